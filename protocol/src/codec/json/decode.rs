@@ -1,0 +1,218 @@
+//! Reading a client's JSON. Two passes: which `type` (and that it is one shallow object), then that type's own fields, so that an error can
+//! name the field and unknown fields cost nothing.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error_code::ErrorCode;
+use crate::frame::{ClientFrame, FrameError, Hello, Recipient, Send};
+use crate::id::{ConversationId, DeviceName, MessageId, Position, UserId};
+use crate::limits::NESTING_MAX;
+use crate::record::{Content, ReplyTo};
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct JsonHello {
+    token: Option<String>,
+    device: Option<DeviceName>,
+    epoch: Option<JsonU64>,
+    cursor: Option<u64>,
+    version: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct JsonReply {
+    from: UserId,
+    id: MessageId,
+}
+
+#[derive(Deserialize)]
+struct JsonBody {
+    text: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct JsonSend {
+    id: Option<String>,
+    to: Option<String>,
+    kind: Option<String>,
+    body: Option<JsonBody>,
+    reply_to: Option<JsonReply>,
+}
+
+#[derive(Deserialize)]
+struct JsonReceived {
+    seq: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct JsonPage {
+    conversation: Option<ConversationId>,
+    before: Option<Position>,
+    limit: Option<u32>,
+}
+
+/// A 64-bit number as a decimal string.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct JsonU64(u64);
+
+impl TryFrom<String> for JsonU64 {
+    type Error = crate::id::IdError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse::<Position>().map(|number| Self(number.get()))
+    }
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// [`FrameError`], always with a code of the closed list.
+pub fn decode(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
+    check_depth(bytes)?;
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first != Some(&b'{') {
+        return Err(error(ErrorCode::BadRequest, None, "a frame is one JSON object"));
+    }
+    let head: Head<'_> =
+        serde_json::from_slice(bytes).map_err(|why| error(ErrorCode::BadRequest, None, &format!("not a frame: {}", plain(&why))))?;
+    match head.kind.as_deref() {
+        Some("send") => decode_send(bytes),
+        Some("received") => {
+            let seq = fields::<JsonReceived>(bytes)?.seq;
+            seq.map(ClientFrame::Received).ok_or_else(|| missing("seq"))
+        }
+        Some("hello") => fields::<JsonHello>(bytes).map(|hello| {
+            ClientFrame::Hello(Hello {
+                token: hello.token,
+                device: hello.device,
+                epoch: hello.epoch.map(|epoch| epoch.0),
+                cursor: hello.cursor,
+                version: hello.version,
+            })
+        }),
+        Some("history") => {
+            let JsonPage { conversation, before, limit } = fields(bytes)?;
+            let conversation = conversation.ok_or_else(|| missing("conversation"))?;
+            Ok(ClientFrame::History { conversation, before, limit })
+        }
+        Some("conversations") => {
+            let JsonPage { before, limit, .. } = fields(bytes)?;
+            Ok(ClientFrame::Conversations { before, limit })
+        }
+        Some("ping") => Ok(ClientFrame::Ping),
+        Some(_) => Err(error(ErrorCode::UnknownType, Some("type"), "no such type")),
+        None => Err(error(ErrorCode::BadRequest, Some("type"), "a frame has a \"type\"")),
+    }
+}
+
+/// A send: once its id is known, every error carries it.
+fn decode_send(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
+    let JsonSend { id, to, kind, body, reply_to } = fields(bytes).map_err(|why| with_id(why, id_of(bytes)))?;
+    let id = id.ok_or_else(|| missing("id"))?;
+    let id: MessageId = id.parse().map_err(|why: crate::id::IdError| error(ErrorCode::BadId, Some("id"), &why.to_string()))?;
+    let send = || {
+        let to = recipient(&to.ok_or_else(|| missing("to"))?)?;
+        let content = content(kind, body)?;
+        let reply_to = reply_to.map(|JsonReply { from, id }| ReplyTo { from, id });
+        Ok(ClientFrame::Send(Send { id, to, content, reply_to }))
+    };
+    send().map_err(|why| with_id(why, Some(id)))
+}
+
+fn recipient(text: &str) -> Result<Recipient, FrameError> {
+    let parsed = match text.strip_prefix("u:") {
+        Some(user) => user.parse().map(Recipient::User),
+        None => text.parse().map(Recipient::Conversation),
+    };
+    parsed.map_err(|_| error(ErrorCode::BadRecipient, Some("to"), "\"to\" is \"u:<user>\" or \"d:<lower>:<higher>\""))
+}
+
+fn content(kind: Option<String>, body: Option<JsonBody>) -> Result<Content, FrameError> {
+    match kind.ok_or_else(|| missing("kind"))?.as_str() {
+        "text" => {}
+        _ => return Err(error(ErrorCode::BadField, Some("kind"), "this server knows the kind \"text\"")),
+    }
+    let text = body.ok_or_else(|| missing("body"))?.text.ok_or_else(|| missing("body.text"))?;
+    if text.contains('\0') {
+        return Err(error(ErrorCode::BadField, Some("body.text"), "text has no NUL"));
+    }
+    Ok(Content::Text(text))
+}
+
+/// The fields of one type. The fast way first; only an error pays for knowing its path.
+fn fields<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(bytes).map_err(|_| {
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        match serde_path_to_error::deserialize::<_, IgnoredOr<T>>(&mut json) {
+            Err(why) => {
+                let path = why.path().to_string();
+                error(ErrorCode::BadField, (path != ".").then_some(path.as_str()), &plain(why.inner()))
+            }
+            Ok(_) => error(ErrorCode::BadRequest, None, "not a frame"),
+        }
+    })
+}
+
+/// Reads `T` and drops it: only the error is wanted.
+struct IgnoredOr<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for IgnoredOr<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(|_| Self(std::marker::PhantomData))
+    }
+}
+
+/// The id of a send whose other fields could not be read.
+fn id_of(bytes: &[u8]) -> Option<MessageId> {
+    #[derive(Deserialize)]
+    struct OnlyId {
+        id: Option<serde_json::Value>,
+    }
+    serde_json::from_slice::<OnlyId>(bytes).ok()?.id?.as_str()?.parse().ok()
+}
+
+/// Refuses nesting before any parser recurses. Brackets inside strings do not count.
+fn check_depth(bytes: &[u8]) -> Result<(), FrameError> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > NESTING_MAX {
+            return Err(error(ErrorCode::TooDeep, None, "nested too deep"));
+        }
+    }
+    Ok(())
+}
+
+/// serde_json's words without "at line 1 column 17" (a frame has no lines) and without the client's own text.
+fn plain(why: &serde_json::Error) -> String {
+    let text = why.to_string();
+    text.split(" at line ").next().unwrap_or_default().chars().take(160).collect()
+}
+
+fn missing(field: &str) -> FrameError {
+    error(ErrorCode::BadField, Some(field), "missing")
+}
+
+fn error(code: ErrorCode, field: Option<&str>, message: &str) -> FrameError {
+    FrameError { code, field: field.map(str::to_owned), message: message.to_owned(), id: None }
+}
+
+fn with_id(error: FrameError, id: Option<MessageId>) -> FrameError {
+    FrameError { id, ..error }
+}
+

@@ -1,0 +1,10 @@
+//! JSON: one object with a `type`.
+
+mod decode;
+mod encode;
+
+pub use decode::decode;
+pub use encode::{encode, event, message_fields};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Planted bugs. A checker is only worth something if it finds a bug that is there; so tests switch on, one at a time, a bug this design
+//! could have had. Without the feature `plant` (every build but tests) [`planted`] is `false` and the compiler removes the branch.
+
+/// A bug that a test can switch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// The commit cycle answers without fsync.
+    NoFsync = 1,
+    /// The sender is told `accepted` before its record is durable.
+    AckBeforeDurable,
+    /// A device reads its mailbox before it is registered.
+    ReadBeforeRegister,
+    /// Storage asks the registry before it commits.
+    LookUpBeforeCommit,
+    /// A commit by a stale owner is taken.
+    NoFence,
+    /// The router's checkpoint moves before all records up to it are reported durable.
+    CheckpointBeforeReports,
+    /// One owner's repeat drops the record for every owner.
+    ConflictDropsForAll,
+    /// A cursor is stored before the event is in the socket.
+    CursorBeforeWrite,
+    /// Storage steps over a hole in the chain.
+    HoleSteppedOver,
+    /// A cursor of another stream epoch is taken.
+    CursorWithoutEpoch,
+}
+
+impl Bug {
+    /// Every bug with its name for the command line and the environment.
+    pub const ALL: [(Self, &'static str); 10] = [
+        (Self::NoFsync, "no_fsync"),
+        (Self::AckBeforeDurable, "ack_before_durable"),
+        (Self::ReadBeforeRegister, "read_before_register"),
+        (Self::LookUpBeforeCommit, "look_up_before_commit"),
+        (Self::NoFence, "no_fence"),
+        (Self::CheckpointBeforeReports, "checkpoint_before_reports"),
+        (Self::ConflictDropsForAll, "conflict_drops_for_all"),
+        (Self::CursorBeforeWrite, "cursor_before_write"),
+        (Self::HoleSteppedOver, "hole_stepped_over"),
+        (Self::CursorWithoutEpoch, "cursor_without_epoch"),
+    ];
+}
+
+#[cfg(feature = "plant")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+
+    thread_local!(static HERE: Cell<Option<Bug>> = const { Cell::new(None) });
+
+    /// Bug of the whole process, from `SWITCHBOARD_PLANT`.
+    fn of_process() -> Option<Bug> {
+        static FROM_ENV: OnceLock<Option<Bug>> = OnceLock::new();
+        *FROM_ENV.get_or_init(|| {
+            let name = std::env::var("SWITCHBOARD_PLANT").ok()?;
+            Bug::ALL.iter().find(|(_, known)| *known == name).map(|(bug, _)| *bug)
+        })
+    }
+
+    /// Switches a bug on (or off) for this thread: a simulation runs on one.
+    pub fn plant(bug: Option<Bug>) {
+        HERE.set(bug);
+    }
+
+    /// Whether this bug is on.
+    pub fn planted(bug: Bug) -> bool {
+        HERE.get() == Some(bug) || of_process() == Some(bug)
+    }
+}
+
+#[cfg(feature = "plant")]
+pub use switch::{plant, planted};
+
+/// Whether this bug is on: never, in this build.
+#[cfg(not(feature = "plant"))]
+#[inline(always)]
+pub const fn planted(_bug: Bug) -> bool {
+    false
+}
