@@ -325,7 +325,8 @@ mod tests {
             "from":"42","id":"01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e","kind":"text","body":{"text":"hi"},"at":"2026-11-21T09:00:01.123Z"}"#;
         let ServerFrame::Event(event) = serde_json::from_str(event).unwrap() else { panic!("event") };
         assert_eq!((event.seq, event.from, event.text()), (18, Some(42), "hi"));
-        let refused = r#"{"type":"refused","id":"01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e","code":"rate","retry_after_ms":400,"final":false}"#;
+        let refused =
+            r#"{"type":"refused","id":"01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e","code":"rate","retry_after_ms":400,"final":false}"#;
         let ServerFrame::Refused(refused) = serde_json::from_str(refused).unwrap() else { panic!("refused") };
         assert_eq!((refused.retry_after_ms, refused.is_final), (400, false));
         assert!(matches!(serde_json::from_str(r#"{"type":"news","x":1}"#).unwrap(), ServerFrame::Other));

@@ -13,6 +13,7 @@ use crate::frame::{Event, EventKind};
 
 /// A device of a user: the one that saw something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct ClientId {
     /// The user.
     pub user: u64,
@@ -31,6 +32,22 @@ impl ClientId {
 impl std::fmt::Display for ClientId {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{}/{}", self.user, self.device)
+    }
+}
+
+impl From<ClientId> for String {
+    fn from(client: ClientId) -> Self {
+        client.to_string()
+    }
+}
+
+impl TryFrom<String> for ClientId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (user, device) = text.split_once('/').ok_or_else(|| format!("{text} is not user/device"))?;
+        let user = user.parse().map_err(|_| format!("{user} is no user"))?;
+        Ok(Self::new(user, device))
     }
 }
 

@@ -1,1 +1,49 @@
-fn main(){}
+//! The `switchboard` binary: command line, configuration, telemetry, start and drain. It only wires; the product's rules are in the crates
+//! it starts.
+
+mod args;
+mod config;
+mod secret;
+mod telemetry;
+mod token;
+mod embedded;
+mod signal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command, ConfigCommand};
+use crate::config::Settings;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Exit code for a wrong command line or configuration (`EX_CONFIG` of sysexits.h).
+const EX_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let settings = match Settings::load(&args) {
+        Ok(settings) => settings,
+        Err(why) => {
+            eprintln!("switchboard: {why:#}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    let done = match args.command {
+        Command::Serve(_) => embedded::serve(settings),
+        Command::Token(token) => token::print(&settings, &token),
+        Command::Config(ConfigCommand::Check) => {
+            println!("{}", settings.summary());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("switchboard: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Attach: register, wait for the answer, then read. An event that is committed before the read is read; one committed after it finds the
+//! registration and is pushed. So none falls between, whoever is quicker. (storage does the mirror image: commit, then look up.)
+
+use std::time::Duration;
+
+use protocol::frame::ResyncReason;
+use protocol::plant::{Bug, planted};
+use protocol::{DeviceName, Seq, UserId};
+use router::registry::{NodeId, Registration, Registry};
+use storage::store::{Head, Slice, Store, StoreError};
+
+/// The registry is waited for this long; without it events come by the periodic comparison of heads.
+const REGISTRY_WAIT: Duration = Duration::from_millis(200);
+
+/// Who attaches, and where to go on.
+#[derive(Debug, Clone)]
+pub struct Attach {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceName,
+    /// Stream epoch of the cursor; absent: the present one.
+    pub epoch: Option<u64>,
+    /// Last seq stored at the client; absent: the server's record of the device.
+    pub cursor: Option<Seq>,
+    /// Most events of the first read.
+    pub max_events: u32,
+    /// Most bytes of the first read.
+    pub max_bytes: u32,
+}
+
+/// Where the session begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// After this cursor, with these events first.
+    At(Seq, Slice),
+    /// The cursor cannot be continued.
+    Resync(Head, ResyncReason),
+}
+
+/// An attach that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The entry in the registry, if it answered.
+    pub registration: Option<Registration>,
+    /// The present stream epoch.
+    pub epoch: u64,
+    /// Where to go on.
+    pub start: Start,
+}
+
+/// Registers, then reads.
+///
+/// # Errors
+/// [`StoreError`] when the mailbox cannot be read now; the caller tries again.
+pub async fn attach(registry: &dyn Registry, store: &dyn Store, node: NodeId, request: &Attach) -> Result<Attached, StoreError> {
+    if planted(Bug::ReadBeforeRegister) {
+        let (epoch, start) = read(store, request).await?;
+        let registration = register(registry, node, request).await;
+        return Ok(Attached { registration, epoch, start });
+    }
+    let registration = register(registry, node, request).await;
+    let (epoch, start) = read(store, request).await?;
+    Ok(Attached { registration, epoch, start })
+}
+
+async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Option<Registration> {
+    match tokio::time::timeout(REGISTRY_WAIT, registry.register(request.user, &request.device, node)).await {
+        Ok(Ok((registration, _replaced))) => Some(registration),
+        Ok(Err(why)) => {
+            tracing::warn!(user = %request.user, %why, "attached without registration");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(user = %request.user, "attached without registration: the registry is slow");
+            None
+        }
+    }
+}
+
+async fn read(store: &dyn Store, request: &Attach) -> Result<(u64, Start), StoreError> {
+    let epoch = store.stream_epoch().await?;
+    let cursor = match request.cursor {
+        Some(cursor) => cursor,
+        None => store.cursor(request.user, &request.device).await?,
+    };
+    let slice = store.read(request.user, cursor, request.max_events, request.max_bytes).await?;
+    let other_stream = request.cursor.is_some() && request.epoch.is_some_and(|asked| asked != epoch);
+    if other_stream && !planted(Bug::CursorWithoutEpoch) {
+        return Ok((epoch, Start::Resync(slice.head, ResyncReason::Epoch)));
+    }
+    if cursor > slice.head.head {
+        return Ok((epoch, Start::Resync(slice.head, ResyncReason::Ahead)));
+    }
+    if cursor < slice.head.floor && request.cursor != Some(0) {
+        return Ok((epoch, Start::Resync(slice.head, ResyncReason::BelowFloor)));
+    }
+    // 0 asks for the oldest event kept
+    Ok((epoch, Start::At(cursor.max(slice.head.floor), slice)))
+}

@@ -1,0 +1,204 @@
+//! `hello`: who, which device, from where. Then attach beside the connection, and the session begins with its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::frame::{Hello, ServerFrame, Welcome};
+use protocol::limits::PROTOCOL_VERSION;
+use protocol::{CloseCode, DeviceName, Seq, UserId};
+use router::registry::Registration;
+use storage::store::{Slice, weight};
+
+use crate::attach::{self, Attach, Attached, Start};
+use crate::connection::client::{Stage, Who};
+use crate::connection::Client;
+use crate::metrics;
+use crate::node::{Gateway, now_ms};
+use crate::outbound::Frames;
+use crate::outbox::{Answer, Inbox, Outbox};
+use crate::session::Session;
+use crate::token::Claims;
+
+/// Between two tries to read a mailbox that cannot be read now.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Client {
+    pub(super) fn hello(&mut self, hello: Hello, out: &mut Frames) {
+        match self.stage {
+            Stage::Greeting => {}
+            Stage::Resync => return self.attach_again(&hello),
+            Stage::Attaching | Stage::Attached => return self.close_with(CloseCode::BadRequest),
+        }
+        match self.who_says(&hello) {
+            Ok(who) => self.welcome(who, &hello, out),
+            Err(code) => self.close_with(code),
+        }
+    }
+
+    /// Checks version, token and device.
+    fn who_says(&mut self, hello: &Hello) -> Result<Who, CloseCode> {
+        if hello.version.is_some_and(|version| version != PROTOCOL_VERSION) {
+            return Err(CloseCode::Version);
+        }
+        let claims: Claims = match (&hello.token, self.claims.take()) {
+            (Some(token), _) => self.node.tokens.verify(token).map_err(|why| {
+                tracing::debug!(%why, "hello refused");
+                CloseCode::Unauthenticated
+            })?,
+            (None, Some(claims)) => *claims,
+            (None, None) => return Err(CloseCode::Unauthenticated),
+        };
+        let device = match (claims.device, &hello.device) {
+            (Some(bound), Some(named)) if bound != *named => return Err(CloseCode::Forbidden),
+            (Some(bound), _) => bound,
+            (None, named) => named.clone().unwrap_or_default(),
+        };
+        Ok(Who { user: claims.sub, device, registration: None, expires_s: claims.exp, reauth_told: false })
+    }
+
+    /// Enters the session here, so that pushes find it, tells the client so, and begins to attach.
+    fn welcome(&mut self, who: Who, hello: &Hello, out: &mut Frames) {
+        match self.node.sessions.enter(who.user, &who.device, &self.outbox, self.node.config.sockets_per_user) {
+            Ok(Some(older)) => older.close(CloseCode::Superseded),
+            Ok(None) => {}
+            Err(_) => return self.close_with(CloseCode::Rate),
+        }
+        self.clocks.greeted();
+        self.node.metrics.sessions.increment(1.0);
+        out.server(&ServerFrame::Welcome(Box::new(Welcome {
+            user: who.user,
+            device: who.device.clone(),
+            session: format!("{:016x}", rand::random::<u64>()),
+            epoch: self.node.stream_epoch,
+            now_ms: now_ms(),
+            heartbeat_s: self.node.config.heartbeat.as_secs(),
+            limits: self.node.config.limits,
+        })));
+        self.who = Some(Box::new(who));
+        self.begin_attach(hello.epoch, hello.cursor);
+    }
+
+    fn attach_again(&mut self, hello: &Hello) {
+        self.begin_attach(hello.epoch, hello.cursor);
+    }
+
+    fn begin_attach(&mut self, epoch: Option<u64>, cursor: Option<Seq>) {
+        let Some(who) = &self.who else { return };
+        self.stage = Stage::Attaching;
+        let limits = &self.node.config.limits;
+        let request = Attach {
+            user: who.user,
+            device: who.device.clone(),
+            epoch,
+            cursor,
+            max_events: limits.window_events,
+            max_bytes: limits.window_bytes,
+        };
+        tokio::spawn(attach_beside(Arc::clone(&self.node), Arc::clone(&self.outbox), request));
+    }
+
+    /// Registry and store have answered: the session begins, or the cursor is no good.
+    pub(crate) fn attached(&mut self, attached: Attached, out: &mut Frames) {
+        if let Some(who) = &mut self.who {
+            who.registration = attached.registration;
+        }
+        match attached.start {
+            Start::Resync(head, reason) => {
+                self.stage = Stage::Resync;
+                out.server(&ServerFrame::Resync { epoch: attached.epoch, head: head.head, floor: head.floor, reason });
+            }
+            Start::At(cursor, slice) => {
+                self.stage = Stage::Attached;
+                let mut session = Session::new(cursor, &self.node.config.limits);
+                // the read it would ask for first is the one that came with the attach
+                session.next_step();
+                self.session = Some(session);
+                self.slice(Some(slice), out);
+            }
+        }
+    }
+
+    /// Part of the mailbox, read from the store.
+    pub(crate) fn slice(&mut self, slice: Option<Slice>, out: &mut Frames) {
+        let Some(session) = &mut self.session else { return };
+        let head = slice.map(|slice| {
+            for event in &slice.events {
+                if session.take(event.seq, weight(&event.body)) {
+                    out.event(event);
+                    self.node.metrics.events.increment(1);
+                }
+            }
+            slice.head
+        });
+        if let Err(head) = session.read_done(head) {
+            // retention has risen over it while it was attached: as good as gone for months
+            self.session = None;
+            self.stage = Stage::Resync;
+            let reason = protocol::frame::ResyncReason::BelowFloor;
+            out.server(&ServerFrame::Resync { epoch: self.node.stream_epoch, head: head.head, floor: head.floor, reason });
+        }
+    }
+
+    /// Reads on beside the connection.
+    pub(crate) fn read_on(&self, after: Seq, max_events: u32, max_bytes: u32) {
+        let Some(who) = &self.who else { return };
+        self.node.metrics.catch_up_reads.increment(1);
+        let (node, outbox, user) = (Arc::clone(&self.node), Arc::clone(&self.outbox), who.user);
+        tokio::spawn(async move {
+            let slice = match node.ports.store.read(user, after, max_events, max_bytes).await {
+                Ok(slice) => Some(slice),
+                Err(why) => {
+                    tracing::warn!(%user, %why, "a mailbox could not be read and will be tried again");
+                    tokio::time::sleep(RETRY).await;
+                    None
+                }
+            };
+            outbox.answer(Answer::Slice(slice));
+        });
+    }
+
+    /// The connection has ended: takes back what hello has entered.
+    pub(crate) fn depart(&mut self, untaken: Inbox) {
+        let Some(who) = self.who.take() else { return };
+        self.node.metrics.sessions.decrement(1.0);
+        self.node.sessions.leave(who.user, &self.outbox);
+        let late = untaken.answers.into_iter().find_map(|answer| match answer {
+            Answer::Attached(attached) => attached.registration,
+            _ => None,
+        });
+        if let Some(registration) = who.registration.or(late) {
+            let node = Arc::clone(&self.node);
+            tokio::spawn(async move {
+                deregister(&node, who.user, &who.device, registration).await;
+            });
+        }
+    }
+}
+
+async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach) {
+    let attached = loop {
+        match attach::attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
+            Ok(attached) => break attached,
+            Err(why) => {
+                tracing::warn!(user = %request.user, %why, "attach waits for the store");
+                metrics::dropped("attach_try", "store");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        if outbox.is_gone() {
+            return;
+        }
+    };
+    if let Some(Answer::Attached(late)) = outbox.answer(Answer::Attached(Box::new(attached)))
+        && let Some(registration) = late.registration
+    {
+        deregister(&node, request.user, &request.device, registration).await;
+    }
+}
+
+async fn deregister(node: &Gateway, user: UserId, device: &DeviceName, registration: Registration) {
+    if let Err(why) = node.ports.registry.deregister(user, device, registration).await {
+        // it dies with the node's lease
+        tracing::debug!(%user, %why, "not deregistered");
+    }
+}

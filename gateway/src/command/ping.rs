@@ -1,0 +1,13 @@
+//! `ping`: for clients that cannot send WebSocket pings.
+
+use protocol::frame::ServerFrame;
+
+use crate::connection::Client;
+use crate::node::now_ms;
+use crate::outbound::Frames;
+
+impl Client {
+    pub(super) fn application_ping(out: &mut Frames) {
+        out.server(&ServerFrame::Pong { now_ms: now_ms() });
+    }
+}

@@ -1,0 +1,77 @@
+//! What a gateway can be told, with defaults. Time limits that must nest are checked here, before a port opens.
+
+use std::time::Duration;
+
+use protocol::limits::Limits;
+
+/// Settings of one gateway.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Limits told to clients.
+    pub limits: Limits,
+    /// Ping interval; a peer silent for two of them is dead.
+    pub heartbeat: Duration,
+    /// From accept to a complete request head.
+    pub request_deadline: Duration,
+    /// From upgrade to a good `hello`.
+    pub hello_deadline: Duration,
+    /// How long a socket may take no data.
+    pub stall_deadline: Duration,
+    /// How long a send may be without report before its sender is told so.
+    pub report_deadline: Duration,
+    /// How long an expired token still serves.
+    pub token_grace: Duration,
+    /// Sockets in all.
+    pub sockets_max: usize,
+    /// Sockets of one address.
+    pub sockets_per_ip: u32,
+    /// Sockets of one user.
+    pub sockets_per_user: usize,
+    /// Upgrades a second, and at once.
+    pub handshakes_per_s: u32,
+    /// Origins that browsers may come from, exactly as they send them. In development mode the page's own origin too.
+    pub origins: Vec<String>,
+    /// Development mode: tokens for the asking, on a loopback address only.
+    pub dev: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            heartbeat: Duration::from_secs(30),
+            request_deadline: Duration::from_secs(5),
+            hello_deadline: Duration::from_secs(10),
+            stall_deadline: Duration::from_secs(20),
+            report_deadline: Duration::from_secs(5),
+            token_grace: Duration::from_secs(60),
+            sockets_max: 100_000,
+            sockets_per_ip: 20_000,
+            sockets_per_user: 32,
+            handshakes_per_s: 20_000,
+            origins: Vec::new(),
+            dev: false,
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong, by key, or nothing.
+    ///
+    /// # Errors
+    /// The key and what it must be.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        self.limits.check()?;
+        let need = |good: bool, key, what: &str| if good { Ok(()) } else { Err((key, what.to_owned())) };
+        let whole = |time: Duration| time.as_secs() >= 1 && time.subsec_nanos() == 0;
+        need(whole(self.heartbeat) && self.heartbeat.as_secs() <= 60, "gateway.heartbeat", "whole seconds from 1s to 60s")?;
+        need(self.stall_deadline < self.heartbeat * 2, "gateway.stall_deadline", "below two heartbeats")?;
+        need(whole(self.stall_deadline), "gateway.stall_deadline", "whole seconds from 1s")?;
+        need(whole(self.hello_deadline), "gateway.hello_deadline", "whole seconds from 1s")?;
+        need(whole(self.report_deadline), "gateway.report_deadline", "whole seconds from 1s")?;
+        need(self.sockets_max > 0, "gateway.sockets_max", "at least 1")?;
+        need(self.handshakes_per_s > 0, "gateway.handshakes_per_s", "at least 1")?;
+        let origin = |o: &String| (o.starts_with("http://") || o.starts_with("https://")) && !o.ends_with('/');
+        need(self.origins.iter().all(origin), "gateway.origins", "origins such as https://chat.example.org, without a path")
+    }
+}

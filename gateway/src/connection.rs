@@ -1,0 +1,227 @@
+//! One task a socket, a hand-written future over state machines: take what waits in the outbox, read what has arrived, answer, write it all at
+//! once. Idle it holds no buffer: reads go into the thread's, and only what the socket does not take is kept.
+
+pub(crate) mod client;
+mod clocks;
+#[cfg(feature = "echo")]
+pub mod echo;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use fastwebsockets::OpCode;
+use protocol::CloseCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub use client::Client;
+pub use clocks::Clocks;
+
+use crate::frame_reader::{FrameReader, Incoming};
+use crate::metrics;
+use crate::outbound::Frames;
+
+/// One read.
+const READ_BYTES: usize = 16 * 1024;
+/// Reads of one connection before others get their turn.
+const READS_PER_TURN: usize = 8;
+/// While the socket has not taken this much, nothing more is read from it.
+const UNWRITTEN_BYTES_MAX: usize = 64 * 1024;
+
+thread_local!(static READ: RefCell<Box<[u8; READ_BYTES]>> = RefCell::new(Box::new([0; READ_BYTES])));
+
+/// What a connection does with what it reads: serve a client, or echo in conformance tests.
+pub trait Handler: Unpin {
+    /// The task is woken: take what waits elsewhere, look at the clocks.
+    fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames);
+    /// A message came. An error closes with its code.
+    fn message(&mut self, text: bool, payload: &[u8], out: &mut Frames) -> Result<(), CloseCode>;
+    /// A control frame came: whether to answer a ping. An error closes with its code.
+    fn ping(&mut self) -> Result<bool, CloseCode>;
+    /// Bytes came; whether the peer is in the middle of a message.
+    fn heard(&mut self, bytes: usize, mid_message: bool);
+    /// All input is worked in: ask for more where there is room.
+    fn settle(&mut self, out: &mut Frames);
+    /// The socket took all of it, or only some, or none.
+    fn written(&mut self, all: bool, progress: bool);
+    /// A close wanted by the handler itself.
+    fn wants_close(&mut self) -> Option<CloseCode>;
+    /// Our close frame is sent: wait for the peer's, not for ever.
+    fn closing(&mut self);
+    /// Whether to end without another word: the peer is dead, or had its time to close.
+    fn gave_up(&self) -> bool;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our close frame is out or on its way; what comes is read and thrown away until the peer closes too.
+    Closing,
+    /// Both have closed: flush, shut down.
+    Flushing,
+}
+
+/// A connection until it ends.
+pub struct Connection<S, H> {
+    stream: S,
+    reader: FrameReader,
+    /// What the socket did not take, from `written` on.
+    unwritten: Vec<u8>,
+    handler: H,
+    phase: Phase,
+    /// Bytes that came with the upgrade request.
+    early: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
+    /// A connection over a stream that has just been upgraded. `early`: bytes the client sent behind its request.
+    pub fn new(stream: S, handler: H, message_bytes_max: usize, early: Vec<u8>) -> Self {
+        Self { stream, reader: FrameReader::new(message_bytes_max), unwritten: Vec::new(), handler, phase: Phase::Open, early }
+    }
+
+    /// Reads and works in what is there. `Ready`: the peer is gone or both have closed.
+    fn read(&mut self, cx: &mut Context<'_>, out: &mut Frames) -> Poll<()> {
+        if !self.early.is_empty() {
+            let mut early = std::mem::take(&mut self.early);
+            self.input(&mut early, out);
+        }
+        for _ in 0..READS_PER_TURN {
+            if out.bytes().len() > UNWRITTEN_BYTES_MAX {
+                return Poll::Pending;
+            }
+            let got = READ.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer.as_mut_slice());
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+                let filled = buffer.filled_mut();
+                let got = filled.len();
+                self.input(filled, out);
+                Poll::Ready(Ok::<_, io::Error>(got))
+            });
+            match ready!(got) {
+                Ok(got) if got > 0 && self.phase != Phase::Flushing => {}
+                Ok(_) => return Poll::Ready(()),
+                Err(_) => {
+                    metrics::ended("read_error");
+                    return Poll::Ready(());
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Bytes to frames to the handler.
+    fn input(&mut self, bytes: &mut [u8], out: &mut Frames) {
+        let (len, mut input) = (bytes.len(), bytes);
+        while self.phase != Phase::Flushing {
+            match self.reader.next(&mut input) {
+                Ok(None) => break,
+                Ok(Some(Incoming::Close(code))) => {
+                    if self.phase == Phase::Open {
+                        out.close_with(code.unwrap_or(CloseCode::Normal.number()), "");
+                    }
+                    self.phase = Phase::Flushing;
+                }
+                Ok(Some(_)) if self.phase == Phase::Closing => {}
+                Ok(Some(incoming)) => {
+                    if let Err(code) = dispatch(&mut self.handler, &incoming, out) {
+                        self.close(code, out);
+                    }
+                }
+                Err(violation) => {
+                    self.close(violation.0, out);
+                    // nothing after it can be read as frames
+                    break;
+                }
+            }
+        }
+        self.handler.heard(len, self.reader.is_mid_message());
+    }
+
+    fn close(&mut self, code: CloseCode, out: &mut Frames) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+            metrics::closed(code);
+            out.close(code);
+            self.handler.closing();
+        }
+    }
+
+    /// Writes; keeps what the socket does not take. False: the socket is broken.
+    fn write(&mut self, cx: &mut Context<'_>, out: Frames) -> bool {
+        let mut written = 0;
+        while written < out.bytes().len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &out.bytes()[written..]) {
+                Poll::Ready(Ok(more)) if more > 0 => written += more,
+                Poll::Ready(_) => {
+                    metrics::ended("write_error");
+                    return false;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let all = written == out.bytes().len();
+        self.handler.written(all, written > 0);
+        if all {
+            out.give_back();
+        } else {
+            self.unwritten = out.keep_from(written);
+        }
+        // a plain socket has nothing to flush; a TLS session may
+        !matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Ready(Err(_)))
+    }
+
+    fn out_buffer(&mut self) -> Frames {
+        let encoding = protocol::codec::Encoding::default();
+        match std::mem::take(&mut self.unwritten) {
+            rest if rest.is_empty() => Frames::borrow(encoding),
+            rest => Frames::behind(rest, encoding),
+        }
+    }
+}
+
+fn dispatch(handler: &mut impl Handler, incoming: &Incoming<'_>, out: &mut Frames) -> Result<(), CloseCode> {
+    match incoming {
+        Incoming::Message { text, payload } => handler.message(*text, payload, out),
+        Incoming::Ping(payload) => {
+            if handler.ping()? {
+                out.raw(OpCode::Pong, payload);
+            }
+            Ok(())
+        }
+        Incoming::Pong | Incoming::Close(_) => Ok(()),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let mut out = this.out_buffer();
+        this.handler.wake(cx, &mut out);
+        let ended = this.read(cx, &mut out).is_ready();
+        if this.phase == Phase::Open {
+            this.handler.settle(&mut out);
+            if let Some(code) = this.handler.wants_close() {
+                this.close(code, &mut out);
+            }
+        }
+        let was_full = out.bytes().len() > UNWRITTEN_BYTES_MAX;
+        if !this.write(cx, out) || this.handler.gave_up() {
+            return Poll::Ready(());
+        }
+        let flushed = this.unwritten.is_empty();
+        if ended && (flushed || this.phase == Phase::Open) {
+            // dropping the stream closes it
+            return Poll::Ready(());
+        }
+        if was_full && flushed {
+            // reading was held back by what has now been taken
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

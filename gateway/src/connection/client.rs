@@ -1,0 +1,296 @@
+//! The client behind a connection: who it is, its session, its unanswered sends. What it says is worked in by [`crate::command`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use protocol::codec::Encoding;
+use protocol::frame::{FrameError, ServerFrame};
+use protocol::limits::{BAD_FRAMES_MAX, FRAGMENTED_S_MAX};
+use protocol::{CloseCode, DeviceName, ErrorCode, UserId};
+use router::registry::Registration;
+use storage::store::weight;
+
+use super::clocks::{Clocks, Due};
+use super::Handler;
+use crate::lanes::Lanes;
+use crate::metrics;
+use crate::node::{Gateway, now_ms};
+use crate::outbound::Frames;
+use crate::outbox::{Answer, Inbox, Outbox};
+use crate::session::{Session, Step};
+use crate::token::Claims;
+use crate::wheel::Tick;
+
+/// A client that has said a good hello.
+#[derive(Debug)]
+pub(crate) struct Who {
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceName,
+    pub(crate) registration: Option<Registration>,
+    /// When the token expires, seconds since 1970.
+    pub(crate) expires_s: u64,
+    pub(crate) reauth_told: bool,
+}
+
+/// How far the client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Waits for hello.
+    Greeting,
+    /// Waits for registry and store.
+    Attaching,
+    /// Has a session.
+    Attached,
+    /// Was told that its cursor is no good; may say hello again.
+    Resync,
+}
+
+/// The client behind a connection.
+pub struct Client {
+    pub(crate) node: Arc<Gateway>,
+    pub(crate) outbox: Arc<Outbox>,
+    address: IpAddr,
+    pub(crate) encoding: Encoding,
+    /// From the handshake, until hello takes them.
+    pub(crate) claims: Option<Box<Claims>>,
+    pub(crate) who: Option<Box<Who>>,
+    pub(crate) stage: Stage,
+    pub(crate) session: Option<Session>,
+    listening: bool,
+    pub(crate) lanes: Option<Box<Lanes>>,
+    /// Pages asked of the store and not answered.
+    pub(crate) queries: u8,
+    bad_frames: u8,
+    pub(crate) clocks: Clocks,
+    pub(crate) close: Option<CloseCode>,
+    dead: bool,
+}
+
+impl Client {
+    /// A client that has just been upgraded. `claims`: from a token in the handshake.
+    pub fn new(node: Arc<Gateway>, address: IpAddr, encoding: Encoding, claims: Option<Box<Claims>>) -> Self {
+        let now = node.wheel.now();
+        let seconds = |time: std::time::Duration| Tick::try_from(time.as_secs()).unwrap_or(Tick::MAX / 2);
+        // spread, so that 10,000 pings never fire together
+        let ping_at = now + 1 + rand::random_range(0..seconds(node.config.heartbeat));
+        let clocks = Clocks::new(now + seconds(node.config.hello_deadline), ping_at);
+        let outbox = Outbox::new();
+        node.wheel.arm(&outbox, now + seconds(node.config.hello_deadline));
+        node.wheel.arm(&outbox, ping_at);
+        node.metrics.sockets.increment(1.0);
+        Self {
+            node,
+            outbox,
+            address,
+            encoding,
+            claims,
+            who: None,
+            stage: Stage::Greeting,
+            session: None,
+            listening: false,
+            lanes: None,
+            queries: 0,
+            bad_frames: 0,
+            clocks,
+            close: None,
+            dead: false,
+        }
+    }
+
+    /// Closes with this code when the input at hand is worked in.
+    pub(crate) fn close_with(&mut self, code: CloseCode) {
+        self.close.get_or_insert(code);
+    }
+
+    /// Answers a frame that cannot be taken.
+    pub(crate) fn error(&mut self, error: FrameError, retry_after_ms: Option<u64>, out: &mut Frames) {
+        metrics::refused(error.code);
+        match error.id {
+            Some(id) => out.server(&ServerFrame::Refused { id, code: error.code, field: error.field, retry_after_ms }),
+            None => out.server(&ServerFrame::Error { error, retry_after_ms }),
+        }
+    }
+
+    fn bad_frame(&mut self, error: FrameError, out: &mut Frames) {
+        if error.code == ErrorCode::BadRequest {
+            self.bad_frames += 1;
+            if u32::from(self.bad_frames) >= BAD_FRAMES_MAX {
+                self.close_with(CloseCode::BadRequest);
+            }
+        }
+        self.error(error, None, out);
+    }
+
+    /// What waited in the outbox.
+    fn inbox(&mut self, inbox: Inbox, out: &mut Frames) {
+        for (ticket, outcome) in inbox.settled {
+            self.settled(ticket, outcome, out);
+        }
+        for answer in inbox.answers {
+            match answer {
+                Answer::Attached(attached) => self.attached(*attached, out),
+                Answer::Slice(slice) => self.slice(slice, out),
+                Answer::Page(page) => {
+                    self.queries = self.queries.saturating_sub(1);
+                    out.server(&page);
+                }
+            }
+        }
+        if let Some(session) = &mut self.session {
+            for event in inbox.pushes {
+                if session.take(event.seq, weight(&event.body)) {
+                    out.event(&event);
+                    self.node.metrics.events.increment(1);
+                }
+            }
+            session.heard_of(inbox.heard_of);
+        }
+        if let Some(ms) = inbox.move_after_ms {
+            out.server(&ServerFrame::Move { after_ms: ms.into() });
+        }
+        if let Some(code) = inbox.close {
+            self.close_with(code);
+        }
+        if inbox.tick {
+            self.tick(out);
+        }
+    }
+
+    /// A second has come for which a clock was armed.
+    fn tick(&mut self, out: &mut Frames) {
+        let now = self.node.wheel.now();
+        let heartbeat = Tick::try_from(self.node.config.heartbeat.as_secs()).unwrap_or(30);
+        while let Some(due) = self.clocks.due(now, heartbeat) {
+            match due {
+                Due::Hello => self.close_with(CloseCode::Unauthenticated),
+                Due::Fragments => self.close_with(CloseCode::Policy),
+                Due::Stall => self.close_with(CloseCode::TooSlow),
+                Due::Dead => {
+                    metrics::ended("dead_peer");
+                    self.dead = true;
+                    return;
+                }
+                Due::Ping => {
+                    out.raw(fastwebsockets::OpCode::Ping, b"");
+                    self.node.wheel.arm(&self.outbox, now + heartbeat);
+                    self.check_token(out);
+                }
+            }
+        }
+        self.tell_overdue(now, out);
+    }
+
+    /// Tells of a token about to expire; ends the connection a grace after that. Looked at with each heartbeat.
+    fn check_token(&mut self, out: &mut Frames) {
+        let Some(who) = &mut self.who else { return };
+        let (now_s, heartbeat_s) = (now_ms() / 1000, self.node.config.heartbeat.as_secs());
+        if now_s > who.expires_s + self.node.config.token_grace.as_secs() {
+            self.close_with(CloseCode::Unauthenticated);
+        } else if !who.reauth_told && now_s + 2 * heartbeat_s >= who.expires_s {
+            who.reauth_told = true;
+            out.server(&ServerFrame::Reauth { before_ms: who.expires_s * 1000 });
+        }
+    }
+
+    /// Does what the session asks for, and listens to pushes while they could be written.
+    fn next_steps(&mut self, out: &mut Frames) {
+        loop {
+            let Some(session) = &mut self.session else { return };
+            match session.next_step() {
+                Step::Read { after, max_events, max_bytes } => self.read_on(after, max_events, max_bytes),
+                Step::Live(head) => out.server(&ServerFrame::Live(head)),
+                Step::Wait => {
+                    let listens = session.listens();
+                    if listens == self.listening {
+                        return;
+                    }
+                    self.listening = listens;
+                    session.heard_of(self.outbox.listen(listens));
+                }
+            }
+        }
+    }
+}
+
+impl Handler for Client {
+    fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames) {
+        self.outbox.register(cx.waker());
+        let inbox = self.outbox.take();
+        self.inbox(inbox, out);
+    }
+
+    fn message(&mut self, text: bool, payload: &[u8], out: &mut Frames) -> Result<(), CloseCode> {
+        if text != self.encoding.is_text() {
+            return Err(CloseCode::Unsupported);
+        }
+        match self.encoding.decode(payload) {
+            Ok(frame) => {
+                self.bad_frames = 0;
+                self.command(frame, out);
+            }
+            Err(_) if self.stage == Stage::Greeting => self.close_with(CloseCode::Unauthenticated),
+            Err(error) => self.bad_frame(error, out),
+        }
+        self.close.map_or(Ok(()), Err)
+    }
+
+    fn ping(&mut self) -> Result<bool, CloseCode> {
+        let answer = self.clocks.ping(self.node.wheel.now()).map_err(|()| CloseCode::Rate)?;
+        if !answer {
+            metrics::dropped("pong", "rate");
+        }
+        Ok(answer)
+    }
+
+    fn heard(&mut self, bytes: usize, mid_message: bool) {
+        self.node.metrics.bytes_in.increment(bytes as u64);
+        let now = self.node.wheel.now();
+        let limit = Tick::try_from(FRAGMENTED_S_MAX).unwrap_or(10);
+        if let Some(by) = self.clocks.heard(mid_message, now, limit) {
+            self.node.wheel.arm(&self.outbox, by);
+        }
+    }
+
+    fn settle(&mut self, out: &mut Frames) {
+        self.next_steps(out);
+        if self.lanes.as_ref().is_some_and(|lanes| lanes.is_idle()) {
+            self.lanes = None;
+        }
+        self.node.metrics.bytes_out.increment(out.bytes().len() as u64);
+    }
+
+    fn written(&mut self, all: bool, progress: bool) {
+        let now = self.node.wheel.now();
+        let limit = Tick::try_from(self.node.config.stall_deadline.as_secs()).unwrap_or(20);
+        if let Some(by) = self.clocks.written(all, progress, now, limit) {
+            self.node.wheel.arm(&self.outbox, by);
+        }
+    }
+
+    fn wants_close(&mut self) -> Option<CloseCode> {
+        let owed = self.lanes.as_ref().is_some_and(|lanes| lanes.in_flight() > 0);
+        // who is asked to leave gets the answers it is owed first
+        if self.close == Some(CloseCode::Draining) && owed { None } else { self.close }
+    }
+
+    fn closing(&mut self) {
+        let by = self.clocks.closing(self.node.wheel.now());
+        self.node.wheel.arm(&self.outbox, by);
+    }
+
+    fn gave_up(&self) -> bool {
+        self.dead
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.node.metrics.sockets.decrement(1.0);
+        self.node.limiter.socket_gone(self.address);
+        self.node.sockets.fetch_sub(1, Ordering::Relaxed);
+        let untaken = self.outbox.gone();
+        self.depart(untaken);
+    }
+}

@@ -1,0 +1,58 @@
+//! Acknowledged cursors on their way to the store: the newest of each device, written once a second in one batch. A crash loses at most that
+//! second: then events come again, and clients drop them by seq.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use protocol::{DeviceName, Seq, UserId};
+use storage::store::{Cursor, Store};
+
+/// How often they are written.
+const EVERY: Duration = Duration::from_secs(1);
+/// Most cursors in one statement.
+const BATCH: usize = 10_000;
+
+/// Cursors not written yet; at most one for each attached device.
+pub struct Cursors {
+    dirty: DashMap<(UserId, DeviceName), Seq>,
+    store: Arc<dyn Store>,
+}
+
+impl Cursors {
+    /// Cursors that go to this store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { dirty: DashMap::new(), store }
+    }
+
+    /// A device has acknowledged up to `seq`.
+    pub fn acknowledged(&self, user: UserId, device: &DeviceName, seq: Seq) {
+        let mut dirty = self.dirty.entry((user, device.clone())).or_insert(seq);
+        *dirty = seq.max(*dirty);
+    }
+
+    /// Writes what has come. What the store does not take is kept and tried again.
+    pub async fn flush(&self) {
+        let keys: Vec<_> = self.dirty.iter().map(|entry| entry.key().clone()).collect();
+        for keys in keys.chunks(BATCH) {
+            let taken = keys.iter().filter_map(|key| self.dirty.remove(key));
+            let cursors: Vec<_> = taken.map(|((owner, device), seq)| Cursor { owner, device, seq }).collect();
+            if let Err(why) = self.store.save_cursors(&cursors).await {
+                tracing::warn!(%why, cursors = cursors.len(), "cursors are not written and will be tried again");
+                for Cursor { owner, device, seq } in &cursors {
+                    self.acknowledged(*owner, device, *seq);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Writes for ever.
+    pub async fn run(&self) {
+        let mut second = tokio::time::interval(EVERY);
+        loop {
+            second.tick().await;
+            self.flush().await;
+        }
+    }
+}

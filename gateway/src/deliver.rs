@@ -1,0 +1,89 @@
+//! Events from storage to the sessions of this node. Sessions are found by user; each device of a user has at most one.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use protocol::{DeviceName, UserId};
+use router::registry::NodeId;
+use smallvec::SmallVec;
+use storage::push::{Deliver, Push, Wake};
+
+use crate::outbox::{Outbox, WakeList};
+
+#[derive(Debug)]
+struct Entry {
+    device: DeviceName,
+    outbox: Arc<Outbox>,
+}
+
+/// The sessions of this node, by user.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    by_user: DashMap<UserId, SmallVec<[Entry; 1]>>,
+}
+
+/// A user has too many sessions already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+impl Sessions {
+    /// Enters a session. A session of the same device is replaced and returned, to be closed.
+    ///
+    /// # Errors
+    /// [`TooMany`] when the user has `max` others.
+    pub fn enter(&self, user: UserId, device: &DeviceName, outbox: &Arc<Outbox>, max: usize) -> Result<Option<Arc<Outbox>>, TooMany> {
+        let mut entries = self.by_user.entry(user).or_default();
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.device == *device) {
+            let old = std::mem::replace(&mut entry.outbox, Arc::clone(outbox));
+            return Ok((!Arc::ptr_eq(&old, outbox)).then_some(old));
+        }
+        if entries.len() >= max {
+            return Err(TooMany);
+        }
+        entries.push(Entry { device: device.clone(), outbox: Arc::clone(outbox) });
+        Ok(None)
+    }
+
+    /// Removes exactly this session; a newer one of the same device stays.
+    pub fn leave(&self, user: UserId, outbox: &Arc<Outbox>) {
+        if let Some(mut entries) = self.by_user.get_mut(&user) {
+            entries.retain(|entry| !Arc::ptr_eq(&entry.outbox, outbox));
+        }
+        self.by_user.remove_if(&user, |_, entries| entries.is_empty());
+    }
+
+    /// Every session.
+    pub fn all(&self) -> Vec<Arc<Outbox>> {
+        self.by_user.iter().flat_map(|entries| entries.iter().map(|entry| Arc::clone(&entry.outbox)).collect::<Vec<_>>()).collect()
+    }
+}
+
+impl Deliver for Sessions {
+    fn push(&self, _node: NodeId, pushes: Vec<Push>) -> Box<dyn Wake> {
+        let mut wake = WakeList::default();
+        for push in pushes {
+            let Some(entries) = self.by_user.get(&push.owner) else { continue };
+            for entry in entries.iter() {
+                wake.push(&entry.outbox, push.event.clone());
+            }
+        }
+        Box::new(wake)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_session_of_a_device_wins_and_an_old_goodbye_does_not_harm_it() {
+        let (sessions, user, device) = (Sessions::default(), UserId::new(1).unwrap(), DeviceName::default());
+        let (old, new) = (Outbox::new(), Outbox::new());
+        assert!(sessions.enter(user, &device, &old, 2).unwrap().is_none());
+        assert!(Arc::ptr_eq(&sessions.enter(user, &device, &new, 2).unwrap().unwrap(), &old));
+        sessions.leave(user, &old);
+        assert_eq!(sessions.all().len(), 1);
+        assert!(sessions.enter(user, &"b".parse().unwrap(), &old, 2).unwrap().is_none());
+        assert_eq!(sessions.enter(user, &"c".parse().unwrap(), &old, 2).unwrap_err(), TooMany);
+    }
+}

@@ -1,0 +1,257 @@
+//! The upgrade (RFC 6455 section 4.2) and everything that can be wrong with it, answered in HTTP. What is right leaves as a connection task of
+//! its own, so that nothing of HTTP stays in memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::body::Body;
+use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use protocol::CloseCode;
+use protocol::codec::Encoding;
+use tokio::net::TcpStream;
+use tower::ServiceExt as _;
+
+use crate::connection::{Client, Connection};
+use crate::metrics;
+use crate::node::Gateway;
+use crate::token::Claims;
+
+/// Longest request line that is looked at, bytes: beyond it 414.
+const URI_BYTES_MAX: usize = 8 * 1024;
+/// Sub-protocol entry that carries a token: browsers cannot set a header.
+const BEARER_ENTRY: &str = "switchboard.bearer.";
+const KEY: &str = "sec-websocket-key";
+const VERSION: &str = "sec-websocket-version";
+const PROTOCOL: &str = "sec-websocket-protocol";
+/// Seconds after which a refused upgrade may be tried again.
+const RETRY_S: u64 = 1;
+
+/// Why there is no upgrade.
+struct Refusal {
+    status: StatusCode,
+    why: &'static str,
+    header: Option<(&'static str, HeaderValue)>,
+}
+
+const fn no(status: StatusCode, why: &'static str) -> Refusal {
+    Refusal { status, why, header: None }
+}
+
+fn later(status: StatusCode, why: &'static str) -> Refusal {
+    Refusal { status, why, header: Some((RETRY_AFTER.as_str(), HeaderValue::from(RETRY_S))) }
+}
+
+/// One request: the socket path here, everything else to the HTTP routes.
+pub(crate) async fn route(request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>, routes: Router) -> Result<Response<Body>, std::convert::Infallible> {
+    let refused = match common(&request) {
+        Err(refusal) => Err(refusal),
+        Ok(()) if request.uri().path() == "/ws" => upgrade(request, peer, node),
+        #[cfg(feature = "echo")]
+        Ok(()) if request.uri().path() == "/echo" => echo(request),
+        Ok(()) => return routes.oneshot(request.map(Body::new)).await,
+    };
+    Ok(refused.unwrap_or_else(|refusal| {
+        metrics::rejected(refusal.status.as_u16());
+        tracing::debug!(status = refusal.status.as_u16(), why = refusal.why, "request refused");
+        let mut response = Response::new(Body::from(format!("{}\n", refusal.why)));
+        *response.status_mut() = refusal.status;
+        response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+        if let Some((name, value)) = refusal.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }))
+}
+
+/// What no request may be.
+fn common<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    if request.uri().path_and_query().map_or(0, |uri| uri.as_str().len()) > URI_BYTES_MAX {
+        return Err(no(StatusCode::URI_TOO_LONG, "the request line is too long"));
+    }
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+    if lengths > 1 || (lengths == 1 && headers.contains_key(TRANSFER_ENCODING)) {
+        return Err(no(StatusCode::BAD_REQUEST, "ambiguous body length"));
+    }
+    Ok(())
+}
+
+fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>) -> Result<Response<Body>, Refusal> {
+    if request.method() != Method::GET {
+        let header = Some(("allow", HeaderValue::from_static("GET")));
+        return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, why: "the socket path takes GET", header });
+    }
+    no_token_in_url(request.uri().query().unwrap_or_default())?;
+    let headers = request.headers();
+    check_upgrade(&request)?;
+    let (encoding, bearer) = subprotocol(headers)?;
+    check_origin(headers, node)?;
+    let claims = token(headers, bearer.as_deref(), node)?;
+    admit(peer, node)?;
+    let offered = headers.contains_key(PROTOCOL);
+    let (mut response, upgraded) = shake(&mut request)?;
+    if offered {
+        response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+    }
+    let mut client = Client::new(Arc::clone(node), peer.ip(), encoding, claims.ok().flatten().map(Box::new));
+    if bearer.is_some() && client.claims.is_none() {
+        // a browser is not told the status of a failed handshake, so it gets a close code
+        client.close_with(CloseCode::Unauthenticated);
+    }
+    let max = node.config.limits.frame_bytes;
+    tokio::spawn(async move {
+        if let Some((stream, early)) = taken(upgraded).await {
+            tokio::spawn(Connection::new(stream, client, max, early));
+        }
+    });
+    Ok(response)
+}
+
+fn shake<B>(request: &mut Request<B>) -> Result<(Response<Body>, UpgradeFut), Refusal> {
+    let (response, upgraded) =
+        fastwebsockets::upgrade::upgrade(request).map_err(|_| no(StatusCode::BAD_REQUEST, "not a WebSocket handshake"))?;
+    Ok((response.map(|_| Body::empty()), upgraded))
+}
+
+/// The stream itself, out of hyper's hands, and what the client has sent already.
+async fn taken(upgraded: UpgradeFut) -> Option<(TcpStream, Vec<u8>)> {
+    let upgraded = upgraded.await.ok()?.into_inner().into_inner();
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+}
+
+/// The conformance tests' echo, over the same connection code.
+#[cfg(feature = "echo")]
+fn echo(mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    use crate::connection::echo::{Echo, MESSAGE_BYTES_MAX};
+    check_upgrade(&request)?;
+    let (response, upgraded) = shake(&mut request)?;
+    tokio::spawn(async move {
+        if let Some((stream, early)) = taken(upgraded).await {
+            Connection::new(stream, Echo, MESSAGE_BYTES_MAX, early).await;
+        }
+    });
+    Ok(response)
+}
+
+/// A token in a URL ends in logs. It is refused so that nobody gets used to it; its value is not logged here.
+fn no_token_in_url(query: &str) -> Result<(), Refusal> {
+    let suspicious = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = name.to_ascii_lowercase();
+        ["token", "jwt", "auth", "bearer", "secret", "key"].iter().any(|word| name.contains(word)) || value.starts_with("eyJ")
+    };
+    if query.split('&').any(suspicious) {
+        return Err(no(StatusCode::BAD_REQUEST, "no token in the URL: send it in a header, a sub-protocol entry or the first frame"));
+    }
+    Ok(())
+}
+
+/// The headers of RFC 6455 section 4.2.1.
+fn check_upgrade<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let body = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") || headers.contains_key(TRANSFER_ENCODING);
+    if body {
+        return Err(no(StatusCode::BAD_REQUEST, "an upgrade has no body"));
+    }
+    if !is_upgrade_request(request) {
+        let header = Some(("upgrade", HeaderValue::from_static("websocket")));
+        return Err(Refusal { status: StatusCode::UPGRADE_REQUIRED, why: "this path speaks WebSocket", header });
+    }
+    if only(headers, VERSION) != Some("13") {
+        let header = Some((VERSION, HeaderValue::from_static("13")));
+        return Err(Refusal { status: StatusCode::UPGRADE_REQUIRED, why: "WebSocket version 13", header });
+    }
+    let sixteen_bytes = |key: &str| {
+        let data = key.strip_suffix("==").unwrap_or_default();
+        data.len() == 22 && data.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+    };
+    if !only(headers, KEY).is_some_and(sixteen_bytes) {
+        return Err(no(StatusCode::BAD_REQUEST, "one Sec-WebSocket-Key of 16 bytes in base64"));
+    }
+    Ok(())
+}
+
+/// The value of a header that stands exactly once.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    values.next().is_none().then(|| first.to_str().ok()).flatten()
+}
+
+/// The encoding and, beside it, a browser's token.
+fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<String>), Refusal> {
+    let mut offered = false;
+    let (mut encoding, mut bearer) = (None, None);
+    for value in headers.get_all(PROTOCOL) {
+        let entries = value.to_str().map_err(|_| no(StatusCode::BAD_REQUEST, "unreadable sub-protocol"))?;
+        for entry in entries.split(',').map(str::trim) {
+            offered = true;
+            if entry == Encoding::Json.subprotocol() {
+                encoding = Some(Encoding::Json);
+            } else if let Some(token) = entry.strip_prefix(BEARER_ENTRY) {
+                bearer = Some(token.to_owned());
+            }
+        }
+    }
+    match encoding {
+        Some(encoding) => Ok((encoding, bearer)),
+        None if offered => Err(no(StatusCode::BAD_REQUEST, "the sub-protocol is switchboard.v1.json")),
+        None => Ok((Encoding::Json, None)),
+    }
+}
+
+/// Exactly an allowed origin, or none (no browser). In development mode also the page's own, on a loopback name.
+fn check_origin(headers: &HeaderMap, node: &Gateway) -> Result<(), Refusal> {
+    if !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let origin = only(headers, ORIGIN.as_str()).unwrap_or_default();
+    let own = || {
+        let host = only(headers, HOST.as_str()).unwrap_or_default();
+        node.config.dev && crate::http::is_loopback_host(host) && origin.strip_prefix("http://") == Some(host)
+    };
+    if node.config.origins.iter().any(|allowed| allowed == origin) || own() {
+        return Ok(());
+    }
+    Err(no(StatusCode::FORBIDDEN, "origin not allowed"))
+}
+
+/// The token of the handshake. In a header it must be good; in a sub-protocol entry a bad one is `Ok(Err)` and answered by a close code.
+fn token(headers: &HeaderMap, bearer: Option<&str>, node: &Gateway) -> Result<Result<Option<Claims>, ()>, Refusal> {
+    if headers.contains_key(AUTHORIZATION) {
+        let unauthorized = || Refusal {
+            status: StatusCode::UNAUTHORIZED,
+            why: "the token is not valid",
+            header: Some(("www-authenticate", HeaderValue::from_static("Bearer"))),
+        };
+        let token = only(headers, AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(unauthorized)?;
+        return node.tokens.verify(token).map(|claims| Ok(Some(claims))).map_err(|_| unauthorized());
+    }
+    Ok(bearer.map(|token| node.tokens.verify(token).map_err(|_| ())).transpose())
+}
+
+/// Room for one more socket.
+fn admit(peer: SocketAddr, node: &Gateway) -> Result<(), Refusal> {
+    if node.is_draining() {
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, "draining"));
+    }
+    if !node.limiter.handshake() {
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes at once"));
+    }
+    if !node.limiter.socket(peer.ip()) {
+        return Err(later(StatusCode::TOO_MANY_REQUESTS, "too many sockets of this address"));
+    }
+    if node.sockets.fetch_add(1, Ordering::Relaxed) >= node.config.sockets_max {
+        node.sockets.fetch_sub(1, Ordering::Relaxed);
+        node.limiter.socket_gone(peer.ip());
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, "the node is full"));
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! HTTP beside the socket: health, metrics, the plain page, and in development mode tokens for the asking.
+
+mod dev;
+mod page;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use crate::node::{Gateway, now_ms};
+
+/// Renders the metrics of the process.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// The routes of one gateway.
+pub fn routes(node: &Arc<Gateway>, metrics: RenderMetrics) -> Router {
+    let mut routes = Router::new()
+        .route("/", get(page::html))
+        .route("/page.js", get(page::script))
+        .route("/page.css", get(page::style))
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics()) }));
+    if node.config.dev {
+        routes = routes.route("/dev/token", post(dev::token));
+    }
+    routes.with_state(Arc::clone(node))
+}
+
+/// 200 while a message of our own went the whole path within the last seconds.
+async fn ready(State(node): State<Arc<Gateway>>) -> Response {
+    match node.health.not_ready(now_ms()) {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+/// Whether a `Host` names this machine by a loopback name: a page of another site that points its own name at 127.0.0.1 does not.
+pub(crate) fn is_loopback_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback_host;
+
+    #[test]
+    fn loopback_names_only() {
+        for good in ["localhost", "localhost:8080", "127.0.0.1:8080", "127.0.0.2", "[::1]:8080", "[::1]"] {
+            assert!(is_loopback_host(good), "{good}");
+        }
+        for bad in ["", "example.org", "127.0.0.1.example.org:8080", "localhost.example.org", "10.0.0.1:80", "localhost:80:80x"] {
+            assert!(!is_loopback_host(bad), "{bad}");
+        }
+    }
+}

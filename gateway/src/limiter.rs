@@ -1,0 +1,75 @@
+//! Rates and counts, by name: sends of a user, handshakes of the node, sockets of an address. GCRA by the `governor` crate; counts are our own map.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use dashmap::DashMap;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use protocol::UserId;
+
+/// All limiters of a node.
+pub struct Limiter {
+    sends: DefaultKeyedRateLimiter<UserId>,
+    handshakes: DefaultDirectRateLimiter,
+    sockets: DashMap<IpAddr, u32>,
+    sockets_per_ip: u32,
+    clock: DefaultClock,
+}
+
+const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+impl Limiter {
+    /// With these settings.
+    pub fn new(config: &crate::config::Config) -> Self {
+        let at_least_one = |number| NonZeroU32::new(number).unwrap_or(ONE);
+        let sends = Quota::per_second(at_least_one(config.limits.sends_per_s)).allow_burst(at_least_one(config.limits.sends_burst));
+        Self {
+            sends: RateLimiter::keyed(sends),
+            handshakes: RateLimiter::direct(Quota::per_second(at_least_one(config.handshakes_per_s))),
+            sockets: DashMap::new(),
+            sockets_per_ip: config.sockets_per_ip,
+            clock: DefaultClock::default(),
+        }
+    }
+
+    /// One send of a user.
+    ///
+    /// # Errors
+    /// Milliseconds after which it may be tried again.
+    pub fn send(&self, user: UserId) -> Result<(), u64> {
+        self.sends.check_key(&user).map_err(|until| {
+            let wait = until.wait_time_from(self.clock.now());
+            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)
+        })
+    }
+
+    /// One upgrade, or no.
+    pub fn handshake(&self) -> bool {
+        self.handshakes.check().is_ok()
+    }
+
+    /// Counts a socket of an address, or refuses it.
+    pub fn socket(&self, address: IpAddr) -> bool {
+        let mut count = self.sockets.entry(address).or_insert(0);
+        if *count >= self.sockets_per_ip {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    /// A socket of an address is gone.
+    pub fn socket_gone(&self, address: IpAddr) {
+        if let Some(mut count) = self.sockets.get_mut(&address) {
+            *count = count.saturating_sub(1);
+        }
+        self.sockets.remove_if(&address, |_, count| *count == 0);
+    }
+
+    /// Forgets users who could send a full burst again: keeps the map as small as the set of recent senders.
+    pub fn tidy(&self) {
+        self.sends.retain_recent();
+        self.sends.shrink_to_fit();
+    }
+}

@@ -1,0 +1,94 @@
+//! Accept: own loop with its own deadlines, because a request head must be complete within seconds of the accept, not of its first byte.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::error::GatewayError;
+use crate::handshake;
+use crate::metrics;
+use crate::node::Gateway;
+
+/// Longest request head, bytes: beyond it 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header fields: beyond it 431.
+const HEADERS_MAX: usize = 100;
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 4096;
+/// Unacknowledged data of a peer that is gone is given up after this.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// After an accept that failed for want of something (descriptors).
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Binds the port.
+///
+/// # Errors
+/// [`GatewayError::Listen`] names the address.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, GatewayError> {
+    let listen = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    listen().map_err(|why| GatewayError::Listen { address, why })
+}
+
+/// Accepts until `shutdown` is done. Connections outlive it; the drain ends them.
+pub async fn run(listener: TcpListener, node: Arc<Gateway>, routes: Router, shutdown: impl Future<Output = ()>) {
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tokio::spawn(serve(stream, peer, Arc::clone(&node), routes.clone()));
+            }
+            Err(why) => {
+                tracing::warn!(%why, "accept failed");
+                metrics::ended("accept_error");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// One TCP connection as long as it speaks HTTP. An upgrade takes the stream away from here.
+async fn serve(stream: TcpStream, peer: SocketAddr, node: Arc<Gateway>, routes: Router) {
+    let accepted = Instant::now();
+    let options = socket2::SockRef::from(&stream);
+    let set = stream.set_nodelay(true).and_then(|()| options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT)));
+    if let Err(why) = set {
+        tracing::debug!(%why, "socket options");
+    }
+    let deadline = node.config.request_deadline;
+    if !matches!(tokio::time::timeout(deadline, stream.readable()).await, Ok(Ok(()))) {
+        metrics::ended("no_request");
+        return;
+    }
+    let service = service_fn(|request: hyper::Request<Incoming>| handshake::route(request, peer, &node, routes.clone()));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(deadline.saturating_sub(accepted.elapsed()).max(Duration::from_millis(1)))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(why) = served {
+        tracing::debug!(%why, "HTTP connection ended");
+        metrics::ended("http_error");
+    }
+}

@@ -1,0 +1,64 @@
+//! Metrics of the gateway. Handles are made once; names follow the Prometheus conventions and are listed in `docs/metrics.md`.
+
+use metrics::{Counter, Gauge, counter, gauge};
+use protocol::{CloseCode, ErrorCode};
+
+/// Handles of what is counted per message or per socket.
+pub struct Metrics {
+    /// Open WebSockets.
+    pub sockets: Gauge,
+    /// Attached sessions.
+    pub sessions: Gauge,
+    /// Sends that arrived.
+    pub sends: Counter,
+    /// Events written to sockets.
+    pub events: Counter,
+    /// Bytes read from WebSockets.
+    pub bytes_in: Counter,
+    /// Bytes written to WebSockets.
+    pub bytes_out: Counter,
+    /// Reads of the store by sessions that were behind.
+    pub catch_up_reads: Counter,
+    /// Acknowledgements that went backwards.
+    pub stale_acks: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            sockets: gauge!("switchboard_sockets"),
+            sessions: gauge!("switchboard_sessions"),
+            sends: counter!("switchboard_sends_total"),
+            events: counter!("switchboard_events_written_total"),
+            bytes_in: counter!("switchboard_socket_bytes_total", "direction" => "in"),
+            bytes_out: counter!("switchboard_socket_bytes_total", "direction" => "out"),
+            catch_up_reads: counter!("switchboard_catch_up_reads_total"),
+            stale_acks: counter!("switchboard_stale_acks_total"),
+        }
+    }
+}
+
+/// A send was refused or a frame answered with an error.
+pub fn refused(code: ErrorCode) {
+    counter!("switchboard_refused_total", "code" => code.name()).increment(1);
+}
+
+/// The server closed a connection.
+pub fn closed(code: CloseCode) {
+    counter!("switchboard_closed_total", "code" => code.number().to_string()).increment(1);
+}
+
+/// A connection ended without a close frame of ours.
+pub fn ended(why: &'static str) {
+    counter!("switchboard_ended_total", "why" => why).increment(1);
+}
+
+/// A request was refused before the upgrade.
+pub fn rejected(status: u16) {
+    counter!("switchboard_http_rejected_total", "status" => status.to_string()).increment(1);
+}
+
+/// Something was dropped on purpose.
+pub fn dropped(what: &'static str, why: &'static str) {
+    counter!("switchboard_drops_total", "what" => what, "why" => why).increment(1);
+}

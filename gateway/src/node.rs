@@ -1,0 +1,131 @@
+//! One gateway: its settings, the ports it stands on, and the sessions it holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use router::registry::{NodeId, Registry};
+use router::submit::Submit;
+use storage::store::{Store, StoreError};
+
+use crate::config::Config;
+use crate::cursors::Cursors;
+use crate::deliver::Sessions;
+use crate::limiter::Limiter;
+use crate::metrics::Metrics;
+use crate::token::Tokens;
+use crate::wheel::Wheel;
+
+/// The ports of a gateway.
+#[derive(Clone)]
+pub struct Ports {
+    /// Makes sends durable.
+    pub submit: Arc<dyn Submit>,
+    /// Which user is where.
+    pub registry: Arc<dyn Registry>,
+    /// Mailboxes.
+    pub store: Arc<dyn Store>,
+}
+
+/// What the process knows of its own state: readiness tells it truthfully.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// When a canary message last came the whole way, milliseconds since 1970; 0: never.
+    pub canary_ms: AtomicU64,
+    /// Whether the node is being drained.
+    pub draining: AtomicBool,
+}
+
+impl Health {
+    /// How old the last canary may be.
+    const CANARY_AGE_MAX_MS: u64 = 10_000;
+
+    /// Nothing, or why the node should get no new connections.
+    pub fn not_ready(&self, now_ms: u64) -> Option<String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Some("draining".into());
+        }
+        match self.canary_ms.load(Ordering::Relaxed) {
+            0 => Some("no message has gone the whole path yet".into()),
+            at if now_ms.saturating_sub(at) > Self::CANARY_AGE_MAX_MS => {
+                Some(format!("the last message that went the whole path is {} ms old", now_ms.saturating_sub(at)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One gateway.
+pub struct Gateway {
+    /// Settings.
+    pub config: Config,
+    /// Ports.
+    pub ports: Ports,
+    /// This node in this life.
+    pub node: NodeId,
+    /// Stream epoch that cursors belong to.
+    pub stream_epoch: u64,
+    /// Its sessions.
+    pub sessions: Arc<Sessions>,
+    /// Its timers.
+    pub wheel: Wheel,
+    /// Its limits.
+    pub limiter: Limiter,
+    /// Its keys.
+    pub tokens: Tokens,
+    /// Cursors on their way to the store.
+    pub cursors: Cursors,
+    /// Its counters.
+    pub metrics: Metrics,
+    /// Its health.
+    pub health: Health,
+    /// Open sockets.
+    pub sockets: AtomicUsize,
+}
+
+impl Gateway {
+    /// A gateway on these ports. The sessions are made first, because storage delivers to them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not tell its stream epoch.
+    pub async fn new(config: Config, ports: Ports, node: NodeId, sessions: Arc<Sessions>, tokens: Tokens) -> Result<Arc<Self>, StoreError> {
+        let stream_epoch = ports.store.stream_epoch().await?;
+        Ok(Arc::new(Self {
+            stream_epoch,
+            limiter: Limiter::new(&config),
+            cursors: Cursors::new(Arc::clone(&ports.store)),
+            config,
+            ports,
+            node,
+            sessions,
+            wheel: Wheel::default(),
+            tokens,
+            metrics: Metrics::default(),
+            health: Health::default(),
+            sockets: AtomicUsize::new(0),
+        }))
+    }
+
+    /// What runs beside the connections, for ever: timers, cursors, the canary, tidying.
+    pub async fn run_background(self: Arc<Self>) {
+        let tidy = async {
+            let mut minute = tokio::time::interval(Duration::from_secs(60));
+            loop {
+                minute.tick().await;
+                self.limiter.tidy();
+            }
+        };
+        tokio::join!(self.wheel.run(), self.cursors.run(), crate::canary::run(&self), tidy);
+    }
+
+    /// Whether new connections are taken.
+    pub fn is_draining(&self) -> bool {
+        self.health.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Milliseconds since 1970. Shown to people and compared with ids' own times; it orders nothing.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,188 @@
+//! What other threads have for a connection: pushed events, reports of its sends, answers of the store, signals. Bounded in every part; the
+//! connection is woken once for a batch.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use protocol::frame::ServerFrame;
+use protocol::record::Event;
+use protocol::{CloseCode, Seq};
+use router::submit::{Outcome, ReportSink};
+use storage::push::Wake;
+use storage::store::Slice;
+
+use crate::attach::Attached;
+
+/// Most pushed events that wait; more are read from the store.
+const PUSHES_MAX: usize = 256;
+/// Most bytes of pushed events that wait.
+const PUSHED_BYTES_MAX: usize = 256 * 1024;
+
+/// What was asked of a port and came back.
+#[derive(Debug)]
+pub enum Answer {
+    /// The attach is done.
+    Attached(Box<Attached>),
+    /// Part of the mailbox, or nothing if the store did not answer.
+    Slice(Option<Slice>),
+    /// A page of history or conversations, or an error about it.
+    Page(Box<ServerFrame>),
+}
+
+/// Everything that waited for the connection.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// Pushed events, in the order of pushing.
+    pub pushes: VecDeque<Event>,
+    /// The mailbox has grown at least to this seq.
+    pub heard_of: Seq,
+    /// Reports of sends: ticket and outcome.
+    pub settled: Vec<(u64, Outcome)>,
+    /// Answers of ports.
+    pub answers: Vec<Answer>,
+    /// Close with this code.
+    pub close: Option<CloseCode>,
+    /// Tell the client to go, after so many milliseconds.
+    pub move_after_ms: Option<u32>,
+    /// A deadline may have passed.
+    pub tick: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    inbox: Inbox,
+    pushed_bytes: usize,
+    listening: bool,
+    in_wake_list: bool,
+    /// The connection has gone.
+    gone: bool,
+}
+
+/// One connection's outbox, shared with whoever has something for it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    state: Mutex<State>,
+    waker: AtomicWaker,
+}
+
+impl Outbox {
+    /// A new one. It listens to pushes only when [`Self::listen`] was called.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Who is to be woken.
+    pub fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Puts an event in, or only notes its seq when the session does not listen or has too much waiting. True: add it to a wake list.
+    fn push(&self, event: Event) -> bool {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.inbox.heard_of = state.inbox.heard_of.max(event.seq);
+        if !state.listening {
+            return false;
+        }
+        let weight = event.body.weight();
+        if state.inbox.pushes.len() < PUSHES_MAX && state.pushed_bytes + weight <= PUSHED_BYTES_MAX {
+            state.pushed_bytes += weight;
+            state.inbox.pushes.push_back(event);
+        } else {
+            metrics::counter!("switchboard_drops_total", "what" => "push", "why" => "outbox_full").increment(1);
+        }
+        !std::mem::replace(&mut state.in_wake_list, true)
+    }
+
+    /// Takes everything.
+    pub fn take(&self) -> Inbox {
+        let mut state = self.state.lock();
+        state.pushed_bytes = 0;
+        state.in_wake_list = false;
+        let heard_of = state.inbox.heard_of;
+        std::mem::replace(&mut state.inbox, Inbox { heard_of, ..Inbox::default() })
+    }
+
+    /// Whether pushes are wanted from now on. Returns the newest seq heard of, which may have come just before.
+    pub fn listen(&self, listening: bool) -> Seq {
+        let mut state = self.state.lock();
+        state.listening = listening;
+        state.inbox.heard_of
+    }
+
+    /// The answer to something that was asked. The connection asks for little at a time, so this is bounded by it. An answer that comes too
+    /// late is given back: whoever has made something of it must undo that.
+    pub fn answer(&self, answer: Answer) -> Option<Answer> {
+        let mut state = self.state.lock();
+        if state.gone {
+            return Some(answer);
+        }
+        state.inbox.answers.push(answer);
+        drop(state);
+        self.waker.wake();
+        None
+    }
+
+    /// Whether the connection has gone.
+    pub fn is_gone(&self) -> bool {
+        self.state.lock().gone
+    }
+
+    /// The connection has gone: nobody will take anything any more. Returns what was not taken.
+    pub fn gone(&self) -> Inbox {
+        let mut state = self.state.lock();
+        state.gone = true;
+        state.listening = false;
+        std::mem::take(&mut state.inbox)
+    }
+
+    /// Asks the connection to close.
+    pub fn close(&self, code: CloseCode) {
+        self.state.lock().inbox.close.get_or_insert(code);
+        self.waker.wake();
+    }
+
+    /// Asks the connection to tell its client to go.
+    pub fn move_after(&self, ms: u32) {
+        self.state.lock().inbox.move_after_ms = Some(ms);
+        self.waker.wake();
+    }
+
+    /// A deadline may have passed.
+    pub fn tick(&self) {
+        self.state.lock().inbox.tick = true;
+        self.waker.wake();
+    }
+}
+
+impl ReportSink for Outbox {
+    fn settled(&self, ticket: u64, outcome: Outcome) {
+        self.state.lock().inbox.settled.push((ticket, outcome));
+        self.waker.wake();
+    }
+}
+
+/// Connections to wake when a batch is complete.
+#[derive(Debug, Default)]
+pub struct WakeList(Vec<Arc<Outbox>>);
+
+impl WakeList {
+    /// Puts an event into an outbox and remembers to wake it.
+    pub fn push(&mut self, outbox: &Arc<Outbox>, event: Event) {
+        if outbox.push(event) {
+            self.0.push(Arc::clone(outbox));
+        }
+    }
+}
+
+impl Wake for WakeList {}
+
+impl Drop for WakeList {
+    fn drop(&mut self) {
+        for outbox in &self.0 {
+            outbox.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Settings: file, environment, flags, all checked here, before anything opens. An error names the key and the fix.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use config::{Config, Environment, File, FileFormat};
+use protocol::limits::{KEY_DAYS_MIN, Limits};
+use serde::{Deserialize, Deserializer};
+
+use crate::args::{Args, Command};
+
+const PREFIX: &str = "SWITCHBOARD";
+const SEPARATOR: &str = "__";
+
+/// Everything that can be set, as it is written.
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    data: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    dev: bool,
+    auth: Auth,
+    limits: Limits,
+    gateway: Gateway,
+    drain: Drain,
+    retention: Retention,
+    store: Store,
+    log: Log,
+}
+
+/// `[auth]`
+#[derive(Debug, Deserialize, Default, Clone)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Auth {
+    /// Signing secret, at least 32 bytes. Better in a file.
+    pub(crate) secret: Option<String>,
+    /// File with the signing secret.
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+/// `[gateway]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Gateway {
+    #[serde(deserialize_with = "duration")]
+    heartbeat: Duration,
+    #[serde(deserialize_with = "duration")]
+    request_deadline: Duration,
+    #[serde(deserialize_with = "duration")]
+    hello_deadline: Duration,
+    #[serde(deserialize_with = "duration")]
+    stall_deadline: Duration,
+    #[serde(deserialize_with = "duration")]
+    report_deadline: Duration,
+    #[serde(deserialize_with = "duration")]
+    token_grace: Duration,
+    sockets_max: usize,
+    sockets_per_ip: u32,
+    sockets_per_user: usize,
+    handshakes_per_s: u32,
+    origins: Vec<String>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        let gateway::config::Config {
+            heartbeat,
+            request_deadline,
+            hello_deadline,
+            stall_deadline,
+            report_deadline,
+            token_grace,
+            sockets_max,
+            sockets_per_ip,
+            sockets_per_user,
+            handshakes_per_s,
+            origins,
+            ..
+        } = gateway::config::Config::default();
+        Self {
+            heartbeat,
+            request_deadline,
+            hello_deadline,
+            stall_deadline,
+            report_deadline,
+            token_grace,
+            sockets_max,
+            sockets_per_ip,
+            sockets_per_user,
+            handshakes_per_s,
+            origins,
+        }
+    }
+}
+
+/// `[drain]`
+#[derive(Debug, Deserialize, Clone, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Drain {
+    #[serde(deserialize_with = "optional_duration")]
+    window: Option<Duration>,
+    #[serde(deserialize_with = "optional_duration")]
+    deadline: Option<Duration>,
+}
+
+/// `[retention]`
+#[derive(Debug, Deserialize, Clone)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Retention {
+    /// Events older than this are removed; 0: never.
+    pub(crate) days: u64,
+    /// Identity keys older than this are removed.
+    pub(crate) key_days: u64,
+    /// How often.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) every: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { days: 365, key_days: KEY_DAYS_MIN, every: Duration::from_secs(60) }
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Deserialize, Clone)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    /// Block cache, bytes.
+    pub(crate) cache_bytes: u64,
+    /// Sends that wait for the commit cycle; more are refused.
+    pub(crate) queue: usize,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { cache_bytes: 64 * 1024 * 1024, queue: 8192 }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Deserialize, Clone)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// A filter such as `info` or `info,gateway=debug`.
+    pub(crate) level: String,
+    /// `text` or `json`.
+    pub(crate) format: Format,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: Format::Text }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// What is in force.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) auth: Auth,
+    pub(crate) gateway: gateway::config::Config,
+    pub(crate) drain_window: Duration,
+    pub(crate) drain_deadline: Duration,
+    pub(crate) retention: Retention,
+    pub(crate) store: Store,
+    pub(crate) log: Log,
+}
+
+impl Settings {
+    /// Reads everything and checks it.
+    pub(crate) fn load(args: &Args) -> anyhow::Result<Self> {
+        let environment: HashMap<String, String> = std::env::vars().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let mut written = read(args.config.as_deref(), environment)?;
+        if let Some(data) = &args.data {
+            written.data = Some(data.clone());
+        }
+        if let Command::Serve(serve) = &args.command {
+            written.listen = serve.listen.or(written.listen);
+            written.dev |= serve.dev;
+        }
+        let settings = Self::decide(written);
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn decide(written: Written) -> Self {
+        let listen = written.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+        let has_secret = written.auth.secret.is_some() || written.auth.secret_file.is_some();
+        let dev = written.dev || (listen.ip().is_loopback() && !has_secret);
+        // nobody waits half a minute for Ctrl-C on a laptop
+        let (window_s, deadline_s) = if dev { (1, 5) } else { (10, 25) };
+        let set = written.gateway;
+        Self {
+            data: written.data.unwrap_or_else(|| PathBuf::from("switchboard-data")),
+            listen,
+            auth: written.auth,
+            gateway: gateway::config::Config {
+                limits: written.limits,
+                heartbeat: set.heartbeat,
+                request_deadline: set.request_deadline,
+                hello_deadline: set.hello_deadline,
+                stall_deadline: set.stall_deadline,
+                report_deadline: set.report_deadline,
+                token_grace: set.token_grace,
+                sockets_max: set.sockets_max,
+                sockets_per_ip: set.sockets_per_ip,
+                sockets_per_user: set.sockets_per_user,
+                handshakes_per_s: set.handshakes_per_s,
+                origins: set.origins,
+                dev,
+            },
+            drain_window: written.drain.window.unwrap_or(Duration::from_secs(window_s)),
+            drain_deadline: written.drain.deadline.unwrap_or(Duration::from_secs(deadline_s)),
+            retention: written.retention,
+            store: written.store,
+            log: written.log,
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.gateway.check().map_err(|(key, what)| anyhow!("{key} must be {what}"))?;
+        ensure!(self.drain_window < self.drain_deadline, "drain.window must be below drain.deadline ({:?})", self.drain_deadline);
+        ensure!(self.retention.key_days >= KEY_DAYS_MIN, "retention.key_days must be at least {KEY_DAYS_MIN}, or a late retry could double a message");
+        ensure!(self.retention.every >= Duration::from_secs(1), "retention.every must be at least 1s");
+        ensure!(self.store.cache_bytes >= 1 << 20, "store.cache_bytes must be at least 1048576");
+        ensure!((16..=1 << 20).contains(&self.store.queue), "store.queue must be from 16 to 1048576");
+        ensure!(
+            self.auth.secret.is_none() || self.auth.secret_file.is_none(),
+            "auth.secret and auth.secret_file are both set: remove one"
+        );
+        tracing_subscriber::EnvFilter::try_new(&self.log.level).map_err(|why| anyhow!("log.level is not a filter such as \"info\": {why}"))?;
+        if !self.gateway.dev && self.auth.secret.is_none() && self.auth.secret_file.is_none() {
+            bail!(
+                "auth.secret_file is missing: {} is not a loopback address, so tokens must be signed with a secret of yours \
+                 (a file with at least 32 random bytes, for example from `openssl rand -hex 32`); or, for trying things out, --dev",
+                self.listen
+            );
+        }
+        Ok(())
+    }
+
+    /// What is in force, for people.
+    pub(crate) fn summary(&self) -> String {
+        let secret = match (&self.auth.secret, &self.auth.secret_file, self.gateway.dev) {
+            (Some(_), ..) => "auth.secret".to_owned(),
+            (_, Some(file), _) => format!("auth.secret_file {}", file.display()),
+            _ => "a random one in the data folder (development mode)".to_owned(),
+        };
+        let Self { data, listen, gateway, drain_window, drain_deadline, retention, .. } = self;
+        format!(
+            "the configuration is good\n  listen     {listen}\n  data       {}\n  mode       {}\n  secret     {secret}\n  limits     {:?}\n  \
+             heartbeat  {:?}\n  drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {} days, keys {} days",
+            data.display(),
+            if gateway.dev { "development" } else { "production" },
+            gateway.limits,
+            gateway.heartbeat,
+            retention.days,
+            retention.key_days,
+        )
+    }
+}
+
+/// File and environment, over the defaults.
+fn read(file: Option<&std::path::Path>, environment: HashMap<String, String>) -> anyhow::Result<Written> {
+    // a variable with one underscore is no key of ours: tell, instead of ignoring a typing error
+    let known = [format!("{PREFIX}_PLANT")];
+    if let Some(name) = environment.keys().find(|name| !name.contains(SEPARATOR) && !known.contains(name) && !top_level(name)) {
+        bail!("the environment variable {name} is not known: a key such as limits.body_bytes is {PREFIX}_LIMITS{SEPARATOR}BODY_BYTES");
+    }
+    let keys = environment.into_iter().filter(|(name, _)| !known.contains(name)).collect();
+    let mut config = Config::builder();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
+        config = config.add_source(File::from_str(&text, FileFormat::Toml));
+    }
+    let list = Environment::with_prefix(PREFIX).prefix_separator("_").separator(SEPARATOR).source(Some(keys)).try_parsing(true);
+    let list = list.list_separator(",").with_list_parse_key("gateway.origins");
+    let config = config.add_source(list).build().context("configuration")?;
+    config.try_deserialize().map_err(|why| anyhow!("configuration: {why}"))
+}
+
+fn top_level(name: &str) -> bool {
+    ["DATA", "LISTEN", "DEV"].iter().any(|key| name == format!("{PREFIX}_{key}"))
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    parsed.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a time such as \"30s\" or \"500ms\"")))
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = Settings::decide(read(None, environment)?);
+        settings.check()?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn nothing_set_is_development_on_loopback() {
+        let settings = settings(&[]).unwrap();
+        assert!(settings.gateway.dev);
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn the_environment_sets_keys() {
+        let settings = settings(&[
+            ("SWITCHBOARD_LIMITS__SENDS_PER_S", "5000"),
+            ("SWITCHBOARD_DRAIN__WINDOW", "2s"),
+            ("SWITCHBOARD_GATEWAY__ORIGINS", "https://a.example,https://b.example"),
+            ("SWITCHBOARD_LISTEN", "127.0.0.1:0"),
+        ])
+        .unwrap();
+        assert_eq!(settings.gateway.limits.sends_per_s, 5000);
+        assert_eq!(settings.drain_window, Duration::from_secs(2));
+        assert_eq!(settings.gateway.origins.len(), 2);
+    }
+
+    #[test]
+    fn an_error_names_its_key() {
+        let secret = ("SWITCHBOARD_AUTH__SECRET", "0123456789abcdef0123456789abcdef");
+        assert!(!settings(&[("SWITCHBOARD_LISTEN", "0.0.0.0:80"), secret]).unwrap().gateway.dev);
+        assert!(!settings(&[secret]).unwrap().gateway.dev, "a secret of one's own means production, even on loopback");
+        let rows: [(&[(&str, &str)], &str); 9] = [
+            (&[("SWITCHBOARD_LISTEN", "0.0.0.0:80")], "auth.secret_file"),
+            (&[("SWITCHBOARD_LIMITS__SENDS_PER_S", "many")], "limits.sends_per_s"),
+            (&[("SWITCHBOARD_LIMITS__SENDS_PER_S", "0")], "limits.sends_per_s"),
+            (&[("SWITCHBOARD_LIMITS__SPEED", "1")], "speed"),
+            (&[("SWITCHBOARD_LIMIT", "1")], "SWITCHBOARD_LIMIT"),
+            (&[("SWITCHBOARD_GATEWAY__HEARTBEAT", "soon")], "heartbeat"),
+            (&[("SWITCHBOARD_DRAIN__WINDOW", "60s")], "drain.window"),
+            (&[("SWITCHBOARD_RETENTION__KEY_DAYS", "7")], "retention.key_days"),
+            (&[("SWITCHBOARD_LOG__LEVEL", "a=b=c")], "log.level"),
+        ];
+        for (pairs, key) in rows {
+            let why = format!("{:#}", settings(pairs).unwrap_err());
+            assert!(why.contains(key), "{key}: {why}");
+        }
+    }
+}

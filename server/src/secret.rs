@@ -1,0 +1,73 @@
+//! The signing secret: configured, or, in development mode, random, made once and kept in the data folder (mode 0600).
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use gateway::token::{SECRET_BYTES_MIN, Tokens};
+
+use crate::config::Settings;
+
+const FILE: &str = "dev-secret";
+
+/// Tokens signed with the secret in force.
+pub(crate) fn tokens(settings: &Settings) -> anyhow::Result<Tokens> {
+    let (secret, key) = match (&settings.auth.secret, &settings.auth.secret_file) {
+        (Some(secret), _) => (secret.clone(), "auth.secret"),
+        (None, Some(file)) => (read(file)?, "auth.secret_file"),
+        (None, None) => (of_folder(&settings.data)?, "the development secret"),
+    };
+    ensure!(secret.len() >= SECRET_BYTES_MIN, "{key} has {} bytes; at least {SECRET_BYTES_MIN} are needed", secret.len());
+    Ok(Tokens::new(secret.as_bytes())?)
+}
+
+/// The data folder, for the owner's eyes only.
+pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(data).with_context(|| format!("data folder {}", data.display()))?;
+    fs::set_permissions(data, fs::Permissions::from_mode(0o700)).with_context(|| format!("data folder {}", data.display()))
+}
+
+/// The random secret of the data folder, made now if there is none. Two processes that make it at once end up with one.
+fn of_folder(data: &Path) -> anyhow::Result<String> {
+    make_folder(data)?;
+    let path = data.join(FILE);
+    match read(&path) {
+        Ok(secret) => return Ok(secret),
+        Err(why) if why.downcast_ref::<std::io::Error>().is_some_and(|why| why.kind() == ErrorKind::NotFound) => {}
+        Err(why) => return Err(why),
+    }
+    let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let temporary = data.join(format!("{FILE}.{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).context("the development secret")?;
+    file.write_all(secret.as_bytes())?;
+    file.sync_all()?;
+    let linked = fs::hard_link(&temporary, &path);
+    fs::remove_file(&temporary)?;
+    match linked {
+        Err(why) if why.kind() != ErrorKind::AlreadyExists => Err(why).context("the development secret"),
+        _ => read(&path),
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("the secret file {}", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_once_and_for_the_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = of_folder(folder.path()).unwrap();
+        assert_eq!(of_folder(folder.path()).unwrap(), first);
+        assert_eq!(first.len(), 64);
+        let mode = fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,189 @@
+//! The real binary under test: started on a temporary data directory, killed, drained, measured, and never left behind.
+
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use loadtest::actor::{Actor, Habits, Plan};
+use loadtest::audit;
+use loadtest::client::Target;
+use loadtest::process::Process;
+use loadtest::record::{ClientId, Entry, Recorder};
+use loadtest::tokens::{self, Account};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// Longer than anything takes that is going to happen at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where a server lives: its data directory, its settings, and the port it keeps over restarts.
+pub(crate) struct Stand {
+    directory: TempDir,
+    settings: Vec<(&'static str, &'static str)>,
+    port: u16,
+}
+
+impl Stand {
+    /// A new data directory. The port is chosen at the first start.
+    pub(crate) fn new(settings: &[(&'static str, &'static str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self { directory, settings: settings.to_vec(), port: 0 }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.envs(self.settings.iter().copied()).kill_on_drop(true).stdin(Stdio::null());
+        command
+    }
+
+    /// Tokens of the users 1 to `last`.
+    pub(crate) async fn accounts(&self, last: u64) -> Vec<Account> {
+        let out = self.directory.path().join("tokens");
+        let users = format!("1-{last}");
+        let mut command = self.command();
+        command.args(["token", "--users", &users, "--out"]).arg(&out).arg("--data").arg(self.data());
+        let status = command.status().await.expect("the binary runs");
+        assert!(status.success(), "switchboard token: {status}");
+        let accounts = tokens::read(&out).expect("a tokens file");
+        assert_eq!(accounts.len() as u64, last, "one token for each user");
+        accounts
+    }
+
+    /// Starts the server and waits until it listens. The first port it got is kept.
+    pub(crate) async fn start(&mut self) -> Server {
+        let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
+        let mut command = self.command();
+        command.arg("serve").arg("--data").arg(self.data()).arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the binary starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let address = tokio::time::timeout(PATIENCE, listening(&mut lines)).await.expect("the server listens in time");
+        let Some(address) = address else { panic!("the server ended at its start:\n{}", self.tail()) };
+        self.port = address.rsplit_once(':').expect("host:port").1.trim_end_matches('/').parse().expect("a port");
+        // Whatever else it prints is read, so that it never waits for us.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Server { child }
+    }
+
+    /// Where clients connect.
+    pub(crate) async fn target(&self) -> Target {
+        Target::resolve(&format!("ws://127.0.0.1:{}/ws", self.port)).await.expect("a loopback address")
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.directory.path().join("stderr")
+    }
+
+    /// The end of the server's log.
+    pub(crate) fn tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
+    }
+
+    /// Keeps a recording that was found wrong, and says where.
+    pub(crate) fn keep(&self, name: &str, entries: &[Entry]) {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.jsonl"));
+        let lines: Vec<_> = entries.iter().map(|entry| serde_json::to_string(entry).expect("an entry is JSON")).collect();
+        std::fs::write(&path, lines.join("\n")).expect("the recording is kept");
+        eprintln!("recording: {}\nserver log:\n{}", path.display(), self.tail());
+    }
+}
+
+async fn listening(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
+    while let Some(line) = lines.next_line().await.expect("stdout is text") {
+        if let Some(address) = line.strip_prefix("listening on http://") {
+            return Some(address.to_owned());
+        }
+    }
+    None
+}
+
+/// A running server. Dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+}
+
+impl Server {
+    /// Its process.
+    pub(crate) fn process(&self) -> Process {
+        Process::new(self.child.id().expect("the server runs"))
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("the server ran until it was killed");
+    }
+
+    /// Asks it to stop.
+    pub(crate) async fn terminate(&self) {
+        let pid = self.child.id().expect("the server runs").to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
+        assert!(status.success(), "kill -TERM {pid}: {status}");
+    }
+
+    /// Waits until it ended by itself.
+    pub(crate) async fn ended(mut self, deadline: Duration) -> ExitStatus {
+        let status = tokio::time::timeout(deadline, self.child.wait()).await;
+        status.expect("the server ends by its deadline").expect("the server can be waited for")
+    }
+}
+
+/// Starts one actor.
+pub(crate) fn actor(target: &Target, account: &Account, device: &str, recorder: &Recorder) -> Actor {
+    let client = ClientId::new(account.user, device);
+    let seed = account.user * 1000 + device.bytes().map(u64::from).sum::<u64>();
+    let plan = Plan { target: target.with_token(&account.token), client, habits: Habits::default(), seed };
+    Actor::start(plan, recorder)
+}
+
+/// Waits until every actor passes the test, or says which does not.
+pub(crate) async fn all_reach(actors: &[Actor], what: &str, test: impl Fn(&loadtest::actor::Status) -> bool + Copy) {
+    let all = async {
+        for actor in actors {
+            actor.wait_until(test).await.unwrap_or_else(|why| panic!("{what}: {why}"));
+        }
+    };
+    if tokio::time::timeout(PATIENCE, all).await.is_err() {
+        let late: Vec<_> = actors.iter().filter(|actor| !test(&actor.status())).take(5).collect();
+        let late: Vec<_> = late.iter().map(|actor| format!("{}: {:?}", actor.client(), actor.status())).collect();
+        panic!("{what}: not reached within {PATIENCE:?} by {late:#?}");
+    }
+}
+
+/// Everything is settled; a fresh device of each user reads everything back; the old devices catch up to it and stop.
+pub(crate) async fn settle_and_read_back(
+    target: &Target,
+    accounts: &[Account],
+    actors: Vec<Actor>,
+    conversations: impl Fn(u64) -> Vec<String>,
+    recorder: &Recorder,
+) -> Vec<Entry> {
+    all_reach(&actors, "settled", |status| status.attached && status.unsettled == 0).await;
+    for account in accounts {
+        let (client, target) = (ClientId::new(account.user, "audit"), target.with_token(&account.token));
+        let conversations = conversations(account.user);
+        let read = audit::read_back(&target, &client, &conversations, recorder);
+        let read = tokio::time::timeout(PATIENCE, read).await.expect("the mailbox is read in time");
+        let head = read.unwrap_or_else(|error| panic!("reading {client} back: {error}"));
+        let own: Vec<_> = actors.iter().filter(|actor| actor.client().user == account.user).collect();
+        for actor in own {
+            let caught_up = tokio::time::timeout(PATIENCE, actor.wait_until(|status| status.cursor >= head)).await;
+            caught_up
+                .unwrap_or_else(|_| panic!("{} stays behind {head}: {:?}", actor.client(), actor.status()))
+                .expect("it lives");
+        }
+    }
+    for actor in actors {
+        actor.stop().await.expect("no actor panics");
+    }
+    recorder.recording().expect("the recording is whole")
+}

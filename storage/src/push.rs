@@ -1,0 +1,25 @@
+//! The port by which a committed event reaches the gateways: in this process now, a stream between nodes with the cluster.
+//! A push is a hint that carries the event along. Lost, it is a delay: the mailbox is the truth.
+
+use protocol::UserId;
+use protocol::record::Event;
+use router::registry::NodeId;
+
+/// An event for the sessions of its owner.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// Whose mailbox it is in.
+    pub owner: UserId,
+    /// The event.
+    pub event: Event,
+}
+
+/// Connections that have something to write but are not told yet. Told when this is dropped: so the reports of the same batch can join, and
+/// each connection wakes once.
+pub trait Wake: Send {}
+
+/// Takes events to sessions.
+pub trait Deliver: Send + Sync + 'static {
+    /// Hands a batch to the sessions on one node. Never blocks; what does not fit into a session's bounded queue is read from the store later.
+    fn push(&self, node: NodeId, pushes: Vec<Push>) -> Box<dyn Wake>;
+}

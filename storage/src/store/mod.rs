@@ -1,0 +1,199 @@
+//! The port to where mailboxes are kept. [`embedded`] (fjall and SQLite) serves; [`memory`] is the simulation's; Postgres and Scylla follow.
+//! [`contract`] is the suite that all of them run.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use protocol::record::{BodyHash, Event, EventBody, Identity, Link, Message, Source};
+use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
+use router::expand::ShardId;
+
+#[cfg(feature = "contract")]
+pub mod contract;
+pub mod embedded;
+pub mod memory;
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another owner has the shard, or this one's view of its checkpoint is old. Drop everything in memory and stop.
+    #[error("fenced: the checkpoint of shard {0} is not the expected one")]
+    Fenced(u16),
+    /// Nothing was done; later it may work.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// A commit that may have been done: read the checkpoint, never guess.
+    #[error("the outcome of a commit is unknown")]
+    Unknown,
+    /// Stored bytes cannot be read.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// How far a shard's log is worked in, and by whom. The compare-and-set that makes one writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checkpoint {
+    /// Which owner: grows by one with each acquire.
+    pub owner_epoch: u64,
+    /// The next offset of the shard's mailbox log to be worked in.
+    pub offset: u64,
+}
+
+/// Newest and oldest of a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// The newest seq; 0: empty.
+    pub head: Seq,
+    /// Everything up to here is gone by retention; 0: nothing is.
+    pub floor: Seq,
+}
+
+/// Key by which a repeat is known: one row of it for each owner. With `refused` it marks the refusal of that body, so that it is written once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyOf {
+    /// Whose mailbox.
+    pub owner: UserId,
+    /// Which message.
+    pub identity: Identity,
+    /// Which body was refused; none: the message itself.
+    pub refused: Option<u128>,
+}
+
+/// What a key says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRow {
+    /// Its event in the owner's mailbox; none: it was left out there.
+    pub seq: Option<Seq>,
+    /// The body that was first.
+    pub body_hash: BodyHash,
+    /// Where it was first.
+    pub position: Position,
+}
+
+/// One new event of one mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Whose mailbox.
+    pub owner: UserId,
+    /// The event.
+    pub event: Event,
+}
+
+/// High-water of one source at one shard: the last link taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HighWater {
+    /// Which source partition.
+    pub source: Source,
+    /// The last link taken from it.
+    pub link: Link,
+}
+
+/// One batch of one shard: all of it or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// Compare: the checkpoint must be this.
+    pub expect: Checkpoint,
+    /// And set: this offset, same owner.
+    pub next_offset: u64,
+    /// New events, ascending seq for each owner. A message that several owners get is shared by its `Arc`, and stored once.
+    pub rows: Vec<Row>,
+    /// New keys. A key that exists already fails the whole commit with [`StoreError::Fenced`]: somebody else wrote.
+    pub keys: Vec<(KeyOf, KeyRow)>,
+    /// New high-waters, if they are to be written with this batch.
+    pub high_waters: Vec<HighWater>,
+}
+
+/// Part of a mailbox, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Events after the asked-for seq, dense.
+    pub events: Vec<Event>,
+    /// The mailbox at the time of reading.
+    pub head: Head,
+}
+
+/// A page of messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The messages; order by the call that made it.
+    pub messages: Vec<Arc<Message>>,
+    /// Where the next page continues; none: there is none.
+    pub before: Option<Position>,
+}
+
+/// A device's cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// Whose.
+    pub owner: UserId,
+    /// Which device.
+    pub device: DeviceName,
+    /// Everything up to here is acknowledged.
+    pub seq: Seq,
+}
+
+/// What retention did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retained {
+    /// Mailbox events removed.
+    pub events: u64,
+    /// Messages removed.
+    pub messages: u64,
+    /// Identity keys removed.
+    pub keys: u64,
+}
+
+/// What retention removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cutoff {
+    /// Events whose message was taken before this, milliseconds since 1970. Floors rise over them; never over a newer event.
+    pub events_before_ms: u64,
+    /// Keys whose id's own time is before this. At least [`protocol::limits::KEY_DAYS_MIN`] ago, or a repeat could come again.
+    pub keys_before_ms: u64,
+}
+
+/// Where mailboxes are kept. Reads see a commit at once when it has returned; every read is one snapshot.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Takes a shard: raises its owner epoch, so that every commit of the owner before is fenced, and says where to go on and the
+    /// high-waters written last.
+    async fn acquire(&self, shard: ShardId) -> Result<(Checkpoint, Vec<HighWater>), StoreError>;
+
+    /// The checkpoint as it is: to learn what became of a commit with an unknown outcome.
+    async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError>;
+
+    /// Writes one batch atomically and durably, the compare-and-set first.
+    async fn commit(&self, shard: ShardId, commit: Commit) -> Result<(), StoreError>;
+
+    /// The row of each key, in order.
+    async fn keys(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError>;
+
+    /// The head of each mailbox, in order.
+    async fn heads(&self, shard: ShardId, owners: &[UserId]) -> Result<Vec<Head>, StoreError>;
+
+    /// Events after `after`, at most `max_events` and about `max_bytes` ([`EventBody::weight`]), at least one if there is one.
+    async fn read(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError>;
+
+    /// The newest `limit` messages of a conversation before a position, ascending. `reader` names the shard to ask.
+    async fn history(&self, reader: UserId, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError>;
+
+    /// The last message of each of a user's conversations, most recently active first, before a position.
+    async fn conversations(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError>;
+
+    /// A device's cursor. A device never seen is born now, durably, at the present head, before this returns.
+    async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Seq, StoreError>;
+
+    /// Raises cursors; a lower one changes nothing. May be lost by a crash: then events come again, and the client drops them by seq.
+    async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError>;
+
+    /// The stream epoch that cursors belong to.
+    async fn stream_epoch(&self) -> Result<u64, StoreError>;
+
+    /// Removes what is too old.
+    async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError>;
+}
+
+/// Bytes an event counts for in [`Store::read`].
+pub fn weight(body: &EventBody) -> u32 {
+    u32::try_from(body.weight()).unwrap_or(u32::MAX)
+}
