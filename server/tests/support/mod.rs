@@ -34,12 +34,16 @@ impl Stand {
         Self { directory, settings: settings.to_vec(), port: 0 }
     }
 
-    fn data(&self) -> std::path::PathBuf {
+    pub(crate) fn data(&self) -> std::path::PathBuf {
         self.directory.path().join("data")
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        // The server refuses settings it does not know, and those of the tests themselves are such.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SWITCHBOARD_")) {
+            command.env_remove(name);
+        }
         command.envs(self.settings.iter().copied()).kill_on_drop(true).stdin(Stdio::null());
         command
     }
@@ -76,6 +80,11 @@ impl Stand {
     /// Where clients connect.
     pub(crate) async fn target(&self) -> Target {
         Target::resolve(&format!("ws://127.0.0.1:{}/ws", self.port)).await.expect("a loopback address")
+    }
+
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, self.port))
     }
 
     fn log(&self) -> std::path::PathBuf {

@@ -1,0 +1,113 @@
+//! The whole server in one process: store, commit cycle, registry and gateway, wired and, at the end, unwired in order.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gateway::deliver::Sessions;
+use gateway::node::now_ms;
+use gateway::{Gateway, Ports, http, listener};
+use router::registry::NodeId;
+use router::registry::memory::MemoryRegistry;
+use storage::cycle::{self, Cycle};
+use storage::store::embedded::EmbeddedStore;
+use storage::store::{Cutoff, Store as _};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::{Retention, Settings};
+use crate::signal::Signals;
+use crate::{secret, telemetry};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Serves until a signal, then drains.
+pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
+    telemetry::log(&settings.log)?;
+    // 10,000 sockets need as many descriptors; the soft limit is often 1,024
+    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(limit) if limit < 4096 => tracing::warn!(limit, "few open files are allowed: raise `ulimit -n` to hold many sockets"),
+        Ok(_) => {}
+        Err(why) => tracing::warn!(%why, "the limit of open files stays as it is"),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    runtime.block_on(run(settings))
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::catch()?;
+    let metrics = telemetry::metrics()?;
+    tokio::spawn(telemetry::upkeep(metrics.clone()));
+    let tokens = secret::tokens(&settings)?;
+    secret::make_folder(&settings.data)?;
+
+    let options = storage::store::embedded::Options { cache_bytes: settings.store.cache_bytes, ..Default::default() };
+    let store = Arc::new(EmbeddedStore::open(&settings.data, options).await.context("the store")?);
+    let node = NodeId { node: 0, boot: rand::random() };
+    let registry = Arc::new(MemoryRegistry::default());
+    let sessions = Arc::new(Sessions::default());
+    let cycle_options = cycle::Options { queue: settings.store.queue, ..Default::default() };
+    let cycle = cycle::start(Arc::clone(&store), registry.clone(), sessions.clone(), cycle_options).context("the commit cycle")?;
+
+    let ports = Ports { submit: cycle.clone(), registry, store: store.clone() };
+    let gateway = Gateway::new(settings.gateway.clone(), ports, node, sessions, tokens).await.context("the gateway")?;
+    tokio::spawn(Arc::clone(&gateway).run_background());
+    tokio::spawn(retain(Arc::clone(&store), settings.retention.clone()));
+
+    let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
+    let listener = listener::bind(settings.listen)?;
+    announce(&listener, &settings)?;
+    let stop = CancellationToken::new();
+    let accepting = tokio::spawn(listener::run(listener, Arc::clone(&gateway), routes, stop.clone().cancelled_owned()));
+
+    signals.next().await;
+    tokio::select! {
+        () = drain(&settings, &gateway, &cycle) => {}
+        () = signals.next() => anyhow::bail!("a second signal: stopped without draining; nothing accepted is lost"),
+    }
+    stop.cancel();
+    accepting.await.context("the listener")?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Tells where the server is, on standard output for programs and people.
+fn announce(listener: &tokio::net::TcpListener, settings: &Settings) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("the address")?;
+    let mut out = std::io::stdout();
+    writeln!(out, "listening on http://{address}")?;
+    if settings.gateway.dev {
+        writeln!(out, "development mode: open http://{address} in two tabs; `switchboard token --user 42` prints a token")?;
+    }
+    out.flush()?;
+    info!(%address, data = %settings.data.display(), dev = settings.gateway.dev, "serving");
+    Ok(())
+}
+
+/// Not ready, clients told to move, served until they go; then the last commits. Under one deadline.
+async fn drain(settings: &Settings, gateway: &Gateway, cycle: &Cycle) {
+    info!(window = ?settings.drain_window, deadline = ?settings.drain_deadline, "draining");
+    let drained = gateway.drain(settings.drain_window, settings.drain_deadline).await;
+    cycle.close().await;
+    info!(told = drained.told, closed = drained.closed, "drained");
+}
+
+/// Removes what is too old, for ever.
+async fn retain(store: Arc<EmbeddedStore>, retention: Retention) {
+    let mut every = tokio::time::interval(retention.every.max(Duration::from_secs(1)));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let before = |days: u64| now_ms().saturating_sub(days.saturating_mul(DAY_MS));
+        let events_before_ms = if retention.days == 0 { 0 } else { before(retention.days) };
+        let cutoff = Cutoff { events_before_ms, keys_before_ms: before(retention.key_days) };
+        match store.retain(cutoff).await {
+            Ok(removed) if removed != Default::default() => {
+                info!(events = removed.events, messages = removed.messages, keys = removed.keys, "retention");
+            }
+            Ok(_) => {}
+            Err(why) => tracing::error!(%why, "retention failed and will be tried again"),
+        }
+    }
+}

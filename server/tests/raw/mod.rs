@@ -1,0 +1,279 @@
+//! Raw sockets against the real binary: a client that can say anything, a witness who chats beside it, and the server's own counters.
+
+use std::collections::HashMap;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::{self, PATIENCE, Stand};
+
+/// Users that have tokens.
+const USERS: u64 = 100;
+const WITNESSES: (u64, u64) = (91, 92);
+
+/// The binary, its tokens and its metrics.
+pub(crate) struct Server {
+    runtime: tokio::runtime::Runtime,
+    stand: Stand,
+    _server: support::Server,
+    tokens: HashMap<u64, String>,
+    address: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let mut stand = Stand::new(settings);
+        let (server, tokens, address) = runtime.block_on(async {
+            let accounts = stand.accounts(USERS).await;
+            let server = stand.start().await;
+            let tokens = accounts.into_iter().map(|account| (account.user, account.token)).collect();
+            (server, tokens, stand.address())
+        });
+        Self { runtime, stand, _server: server, tokens, address }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn token(&self, user: u64) -> String {
+        self.tokens[&user].clone()
+    }
+
+    pub(crate) fn device_token(&self, user: u64, device: &str) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.args(["token", "--user", &user.to_string(), "--device", device, "--data"]).arg(self.stand.data());
+        let output = command.output().expect("the binary runs");
+        String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()
+    }
+
+    /// Sum of the samples whose line begins so.
+    pub(crate) fn counter(&self, prefix: &str) -> u64 {
+        let mut raw = Raw::connect(self.address);
+        raw.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("metrics");
+        let text = raw.rest();
+        let samples = text.lines().filter(|line| !prefix.is_empty() && line.starts_with(prefix));
+        samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
+    }
+
+    pub(crate) fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}: never came true\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let _ = &self.runtime;
+        self.stand.tail()
+    }
+
+    /// Two who chat while others misbehave.
+    pub(crate) fn witness(&self) -> Witness {
+        let attach = |user| Raw::attach(self, user);
+        Witness { sender: attach(WITNESSES.0), receiver: attach(WITNESSES.1), said: 0 }
+    }
+}
+
+/// Two who chat: each message arrives, once, in order, acknowledged.
+pub(crate) struct Witness {
+    sender: Raw,
+    receiver: Raw,
+    said: u64,
+}
+
+impl Witness {
+    pub(crate) fn chat(&mut self) {
+        self.said += 1;
+        let text = format!("witness {}", self.said);
+        let id = uuid::Uuid::now_v7();
+        self.sender.text(&format!(r#"{{"type":"send","id":"{id}","to":"u:{}","kind":"text","body":{{"text":"{text}"}}}}"#, WITNESSES.1));
+        for raw in [&mut self.sender, &mut self.receiver] {
+            let event = raw.until("\"event\":\"message\"");
+            assert!(event.contains(&text), "the witness was disturbed: {event}");
+            raw.text(&format!(r#"{{"type":"received","seq":{}}}"#, self.said));
+        }
+        self.sender.until_or_seen("accepted", &id.to_string());
+    }
+}
+
+/// A client that can say anything.
+pub(crate) struct Raw {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// Text frames that were passed over.
+    seen: Vec<String>,
+}
+
+impl Raw {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self { stream, input: Vec::new(), seen: Vec::new() }
+    }
+
+    /// A good handshake with further header lines.
+    pub(crate) fn upgrade(address: SocketAddr, headers: &[&str]) -> Self {
+        let mut raw = Self::connect(address);
+        let more: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+        );
+        raw.write(request.as_bytes()).expect("the handshake is written");
+        assert_eq!(raw.status(), Some(101));
+        raw
+    }
+
+    /// Attached, live, on the default device.
+    pub(crate) fn attach(server: &Server, user: u64) -> Self {
+        let mut raw = Self::upgrade(server.address, &[]);
+        raw.text(&format!(r#"{{"type":"hello","token":"{}"}}"#, server.token(user)));
+        raw.until("\"live\"");
+        raw
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
+        self.write(&client_frame(0x81, text.as_bytes())).expect("the server still reads");
+    }
+
+    /// More input, or false at the end.
+    fn fill(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(0) | Err(_) => false,
+            Ok(got) => {
+                self.input.extend_from_slice(&buffer[..got]);
+                true
+            }
+        }
+    }
+
+    /// The status of an HTTP answer, its head taken off; none when the socket ends without one.
+    pub(crate) fn status(&mut self) -> Option<u16> {
+        loop {
+            if let Some(end) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head: Vec<u8> = self.input.drain(..end + 4).collect();
+                return String::from_utf8_lossy(&head).split(' ').nth(1)?.parse().ok();
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    /// Everything until the end.
+    fn rest(&mut self) -> String {
+        while self.fill() {}
+        String::from_utf8_lossy(&self.input).into_owned()
+    }
+
+    /// Whether the server ends the connection within this time.
+    pub(crate) fn ended_within_ms(&mut self, ms: u64) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_millis(ms))).expect("a timeout");
+        let end = match self.stream.read(&mut [0; 64]) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(why) => !matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        end
+    }
+
+    /// The next frame: first byte and payload.
+    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            if let Some((length, at)) = head(&self.input)
+                && self.input.len() >= at + length
+            {
+                let frame: Vec<u8> = self.input.drain(..at + length).collect();
+                return Some((frame[0], frame[at..].to_vec()));
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    /// The next text frame that contains this.
+    pub(crate) fn until(&mut self, word: &str) -> String {
+        loop {
+            let Some((first, payload)) = self.frame() else { panic!("the connection ended before {word:?}; seen: {:?}", self.seen) };
+            let text = String::from_utf8_lossy(&payload).into_owned();
+            assert_ne!(first, 0x88, "closed with {:?} before {word:?}", payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]])));
+            if first == 0x81 && text.contains(word) {
+                return text;
+            }
+            self.seen.push(text);
+        }
+    }
+
+    /// A frame with both words, among those passed over or to come.
+    pub(crate) fn until_or_seen(&mut self, word: &str, other: &str) {
+        if !self.seen.iter().any(|text| text.contains(word) && text.contains(other)) {
+            assert!(self.until(word).contains(other));
+        }
+        self.seen.clear();
+    }
+
+    /// The next text frame that is no event.
+    pub(crate) fn answer(&mut self) -> String {
+        loop {
+            let text = self.until("");
+            if !text.starts_with(r#"{"type":"event""#) {
+                return text;
+            }
+        }
+    }
+
+    /// The code of the close frame; none when the socket ends without one.
+    pub(crate) fn close_code(&mut self) -> Option<u16> {
+        loop {
+            let (first, payload) = self.frame()?;
+            if first == 0x88 {
+                return Some(u16::from_be_bytes([*payload.first()?, *payload.get(1)?]));
+            }
+        }
+    }
+}
+
+/// Payload length and where it begins, of a server's frame.
+fn head(input: &[u8]) -> Option<(usize, usize)> {
+    match input.get(1)? {
+        126 => Some((usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])), 4)),
+        127 => Some((u64::from_be_bytes(input.get(2..10)?.try_into().ok()?) as usize, 10)),
+        short => Some((usize::from(*short), 2)),
+    }
+}
+
+/// A masked frame, its first byte as given.
+pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![first];
+    match payload.len() {
+        short @ 0..126 => frame.push(0x80 | short as u8),
+        middle @ 126..65_536 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(middle as u16).to_be_bytes());
+        }
+        long => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}

@@ -1,0 +1,137 @@
+//! Reads: each one snapshot.
+
+use std::sync::Arc;
+
+use fjall::{Readable, Snapshot};
+use protocol::record::{Event, EventBody, Message};
+use protocol::{ConversationId, Position, Seq, UserId};
+
+use super::Mailboxes;
+use super::engine::unreadable;
+use super::layout::{self, Body, NUMBERED};
+use crate::store::{Head, KeyOf, KeyRow, Page, Slice, StoreError, weight};
+
+impl Mailboxes {
+    /// The head, from memory if it is there.
+    pub(super) fn head_now(&self, owner: UserId) -> Result<Head, StoreError> {
+        let ticket = match self.heads.get(owner) {
+            Ok(head) => return Ok(head),
+            Err(ticket) => ticket,
+        };
+        let head = self.head_in(&self.engine.database.snapshot(), owner)?;
+        self.heads.fill(owner, head, ticket);
+        Ok(head)
+    }
+
+    pub(super) fn head_in(&self, snapshot: &Snapshot, owner: UserId) -> Result<Head, StoreError> {
+        let value = snapshot.get(&self.engine.heads, layout::head_key(owner)).map_err(unreadable)?;
+        value.map_or(Ok(Head::default()), |value| layout::head_of(&value))
+    }
+
+    /// The row of each key, in order; owners of one identity share a look-up.
+    pub(super) fn keys_now(&self, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError> {
+        let snapshot = self.engine.database.snapshot();
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_unstable_by_key(|at| (keys[*at].identity, keys[*at].refused));
+        let mut rows = vec![None; keys.len()];
+        let mut last: Option<(&KeyOf, Option<fjall::UserValue>)> = None;
+        for at in order {
+            let key = &keys[at];
+            let same = last.as_ref().is_some_and(|(other, _)| other.identity == key.identity && other.refused == key.refused);
+            if !same {
+                let bytes = layout::identity_key(&key.identity, key.refused);
+                last = Some((key, snapshot.get(&self.engine.keys, bytes).map_err(unreadable)?));
+            }
+            if let Some((_, Some(value))) = &last {
+                rows[at] = layout::find_key(value, key)?;
+            }
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn body_in(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Body>, StoreError> {
+        let value = snapshot.get(&self.engine.bodies, key).map_err(unreadable)?;
+        value.map(|value| layout::body_of(key, &value)).transpose()
+    }
+
+    fn message_in(&self, snapshot: &Snapshot, position: Position, conversation: ConversationId) -> Result<Option<Arc<Message>>, StoreError> {
+        let body = self.body_in(snapshot, &layout::body_key(position, conversation))?;
+        Ok(body.and_then(|body| match body.body {
+            EventBody::Message(message) => Some(message),
+            EventBody::Refused(_) => None,
+        }))
+    }
+
+    /// The events after a seq. Below the floor there are none to go on with: only the head is told.
+    pub(super) fn read_now(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError> {
+        let snapshot = self.engine.database.snapshot();
+        let head = self.head_in(&snapshot, owner)?;
+        let mut slice = Slice { events: Vec::new(), head };
+        if after >= head.head || after < head.floor || max_events == 0 {
+            return Ok(slice);
+        }
+        let range = layout::mailbox_key(owner, after + 1)..=layout::mailbox_key(owner, head.head);
+        let (mut bytes, mut next) = (0_u32, after + 1);
+        for guard in snapshot.range(&self.engine.mailbox, range) {
+            let (key, value) = guard.into_inner().map_err(unreadable)?;
+            if *key != layout::mailbox_key(owner, next) {
+                return Err(layout::damaged("a mailbox has a hole"));
+            }
+            let body = self.body_in(&snapshot, &layout::body_key_of(&value)?)?;
+            let body = body.ok_or_else(|| layout::damaged("an event without its body"))?.body;
+            bytes = bytes.saturating_add(weight(&body));
+            if bytes > max_bytes && !slice.events.is_empty() {
+                return Ok(slice);
+            }
+            slice.events.push(Event { seq: next, body });
+            if slice.events.len() >= max_events as usize {
+                return Ok(slice);
+            }
+            next += 1;
+        }
+        if next <= head.head {
+            return Err(layout::damaged("a mailbox ends before its head"));
+        }
+        Ok(slice)
+    }
+
+    pub(super) fn history_now(&self, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError> {
+        let snapshot = self.engine.database.snapshot();
+        let range = layout::history_key(conversation, Position::default())..layout::history_key(conversation, before);
+        let mut page = Page::default();
+        for guard in snapshot.range(&self.engine.history, range).rev() {
+            if page.messages.len() >= limit as usize {
+                page.before = page.messages.last().map(|message| message.position);
+                break;
+            }
+            let position = layout::history_position(&guard.key().map_err(unreadable)?)?;
+            let message = self.message_in(&snapshot, position, conversation)?;
+            page.messages.push(message.ok_or_else(|| layout::damaged("a history row without its message"))?);
+        }
+        page.messages.reverse();
+        Ok(page)
+    }
+
+    pub(super) fn conversations_now(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError> {
+        let snapshot = self.engine.database.snapshot();
+        let mut last = Vec::new();
+        for guard in snapshot.prefix(&self.engine.conversations, owner.get().to_be_bytes()) {
+            let (key, value) = guard.into_inner().map_err(unreadable)?;
+            debug_assert_eq!(key.len(), NUMBERED);
+            let position = layout::position_of(&value)?;
+            if position < before {
+                last.push((position, layout::conversation_of(&key)?));
+            }
+        }
+        last.sort_unstable_by_key(|(position, _)| std::cmp::Reverse(*position));
+        let mut page = Page::default();
+        for (position, conversation) in last {
+            if page.messages.len() >= limit as usize {
+                page.before = page.messages.last().map(|message| message.position);
+                break;
+            }
+            page.messages.extend(self.message_in(&snapshot, position, conversation)?);
+        }
+        Ok(page)
+    }
+}
