@@ -81,6 +81,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
         Self { stream, reader: FrameReader::new(message_bytes_max), unwritten: Vec::new(), handler, phase: Phase::Open, early }
     }
 
+    /// Lets the handler take what waits. Nothing is said behind our close frame.
+    fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames) {
+        if self.phase == Phase::Open {
+            return self.handler.wake(cx, out);
+        }
+        let mut unsaid = Frames::borrow(protocol::codec::Encoding::default());
+        self.handler.wake(cx, &mut unsaid);
+        unsaid.give_back();
+    }
+
     /// Reads and works in what is there. `Ready`: the peer is gone or both have closed.
     fn read(&mut self, cx: &mut Context<'_>, out: &mut Frames) -> Poll<()> {
         if !self.early.is_empty() {
@@ -201,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let mut out = this.out_buffer();
-        this.handler.wake(cx, &mut out);
+        this.wake(cx, &mut out);
         let ended = this.read(cx, &mut out).is_ready();
         if this.phase == Phase::Open {
             this.handler.settle(&mut out);

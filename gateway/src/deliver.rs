@@ -31,7 +31,13 @@ impl Sessions {
     ///
     /// # Errors
     /// [`TooMany`] when the user has `max` others.
-    pub fn enter(&self, user: UserId, device: &DeviceName, outbox: &Arc<Outbox>, max: usize) -> Result<Option<Arc<Outbox>>, TooMany> {
+    pub fn enter(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        outbox: &Arc<Outbox>,
+        max: usize,
+    ) -> Result<Option<Arc<Outbox>>, TooMany> {
         let mut entries = self.by_user.entry(user).or_default();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.device == *device) {
             let old = std::mem::replace(&mut entry.outbox, Arc::clone(outbox));
@@ -54,7 +60,10 @@ impl Sessions {
 
     /// Every session.
     pub fn all(&self) -> Vec<Arc<Outbox>> {
-        self.by_user.iter().flat_map(|entries| entries.iter().map(|entry| Arc::clone(&entry.outbox)).collect::<Vec<_>>()).collect()
+        self.by_user
+            .iter()
+            .flat_map(|entries| entries.iter().map(|entry| Arc::clone(&entry.outbox)).collect::<Vec<_>>())
+            .collect()
     }
 }
 

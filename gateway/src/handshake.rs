@@ -48,7 +48,12 @@ fn later(status: StatusCode, why: &'static str) -> Refusal {
 }
 
 /// One request: the socket path here, everything else to the HTTP routes.
-pub(crate) async fn route(request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>, routes: Router) -> Result<Response<Body>, std::convert::Infallible> {
+pub(crate) async fn route(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    node: &Arc<Gateway>,
+    routes: Router,
+) -> Result<Response<Body>, std::convert::Infallible> {
     let refused = match common(&request) {
         Err(refusal) => Err(refusal),
         Ok(()) if request.uri().path() == "/ws" => upgrade(request, peer, node),
@@ -148,7 +153,10 @@ fn no_token_in_url(query: &str) -> Result<(), Refusal> {
         ["token", "jwt", "auth", "bearer", "secret", "key"].iter().any(|word| name.contains(word)) || value.starts_with("eyJ")
     };
     if query.split('&').any(suspicious) {
-        return Err(no(StatusCode::BAD_REQUEST, "no token in the URL: send it in a header, a sub-protocol entry or the first frame"));
+        return Err(no(
+            StatusCode::BAD_REQUEST,
+            "no token in the URL: send it in a header, a sub-protocol entry or the first frame",
+        ));
     }
     Ok(())
 }
@@ -231,7 +239,8 @@ fn token(headers: &HeaderMap, bearer: Option<&str>, node: &Gateway) -> Result<Re
             why: "the token is not valid",
             header: Some(("www-authenticate", HeaderValue::from_static("Bearer"))),
         };
-        let token = only(headers, AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(unauthorized)?;
+        let token =
+            only(headers, AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(unauthorized)?;
         return node.tokens.verify(token).map(|claims| Ok(Some(claims))).map_err(|_| unauthorized());
     }
     Ok(bearer.map(|token| node.tokens.verify(token).map_err(|_| ())).transpose())

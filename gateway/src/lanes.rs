@@ -124,7 +124,8 @@ impl Lanes {
             }
             None => {
                 self.last_ticket += 1;
-                lane.under_way = Some(UnderWay { ticket: self.last_ticket, id, joined: 0, since_tick: tick, told_unknown: false });
+                lane.under_way =
+                    Some(UnderWay { ticket: self.last_ticket, id, joined: 0, since_tick: tick, told_unknown: false });
                 Offer::Submit(self.last_ticket, record)
             }
         }

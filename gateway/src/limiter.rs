@@ -23,7 +23,8 @@ impl Limiter {
     /// With these settings.
     pub fn new(config: &crate::config::Config) -> Self {
         let at_least_one = |number| NonZeroU32::new(number).unwrap_or(ONE);
-        let sends = Quota::per_second(at_least_one(config.limits.sends_per_s)).allow_burst(at_least_one(config.limits.sends_burst));
+        let sends =
+            Quota::per_second(at_least_one(config.limits.sends_per_s)).allow_burst(at_least_one(config.limits.sends_burst));
         Self {
             sends: RateLimiter::keyed(sends),
             handshakes: RateLimiter::direct(Quota::per_second(at_least_one(config.handshakes_per_s))),

@@ -88,7 +88,13 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StoreError`] when the store does not tell its stream epoch.
-    pub async fn new(config: Config, ports: Ports, node: NodeId, sessions: Arc<Sessions>, tokens: Tokens) -> Result<Arc<Self>, StoreError> {
+    pub async fn new(
+        config: Config,
+        ports: Ports,
+        node: NodeId,
+        sessions: Arc<Sessions>,
+        tokens: Tokens,
+    ) -> Result<Arc<Self>, StoreError> {
         let stream_epoch = ports.store.stream_epoch().await?;
         Ok(Arc::new(Self {
             stream_epoch,

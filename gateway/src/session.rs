@@ -195,7 +195,9 @@ mod tests {
             match self.session.next_step() {
                 Step::Wait => {}
                 Step::Live(_) => self.lives += 1,
-                Step::Read { after, max_events, .. } => self.reading = Some((after, max_events, Head { head: self.head, floor: self.floor })),
+                Step::Read { after, max_events, .. } => {
+                    self.reading = Some((after, max_events, Head { head: self.head, floor: self.floor }));
+                }
             }
         }
 

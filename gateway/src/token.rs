@@ -142,9 +142,23 @@ mod tests {
         assert!(tokens.verify(&signed(&Header::new(Algorithm::HS256), &good)).is_ok());
         let soon = now_s() + 3600;
         let rows = [
-            ("exp", json!(now_s() - 60)), ("exp", json!("9999999999")), ("exp", Value::Null), ("exp", json!(-1)), ("exp", json!("1e400")),
-            ("nbf", json!(soon)), ("nbf", json!("0")), ("nbf", Value::Null), ("aud", json!("other")), ("aud", json!(["other"])), ("iss", json!("other")),
-            ("iss", Value::Null), ("sub", json!(42)), ("sub", json!("0")), ("sub", json!("43")), ("user_id", Value::Null), ("device", json!("a b")),
+            ("exp", json!(now_s() - 60)),
+            ("exp", json!("9999999999")),
+            ("exp", Value::Null),
+            ("exp", json!(-1)),
+            ("exp", json!("1e400")),
+            ("nbf", json!(soon)),
+            ("nbf", json!("0")),
+            ("nbf", Value::Null),
+            ("aud", json!("other")),
+            ("aud", json!(["other"])),
+            ("iss", json!("other")),
+            ("iss", Value::Null),
+            ("sub", json!(42)),
+            ("sub", json!("0")),
+            ("sub", json!("43")),
+            ("user_id", Value::Null),
+            ("device", json!("a b")),
         ];
         for (claim, value) in rows {
             let mut claims = good.clone();

@@ -298,8 +298,14 @@ mod tests {
     fn only_version_7_is_a_message_id() {
         let good = "01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e";
         assert_eq!(good.parse::<MessageId>().unwrap().time_ms(), 0x0193_2f6e_5c1e);
-        for bad in ["00000000-0000-0000-0000-000000000000", "01932f6e-5c1e-4c3a-9d4e-1f2a3b4c5d6e", "01932f6e5c1e7c3a9d4e1f2a3b4c5d6e",
-            "01932f6e-5c1e-7c3a-1d4e-1f2a3b4c5d6e", "", "x"] {
+        for bad in [
+            "00000000-0000-0000-0000-000000000000",
+            "01932f6e-5c1e-4c3a-9d4e-1f2a3b4c5d6e",
+            "01932f6e5c1e7c3a9d4e1f2a3b4c5d6e",
+            "01932f6e-5c1e-7c3a-1d4e-1f2a3b4c5d6e",
+            "",
+            "x",
+        ] {
             assert!(bad.parse::<MessageId>().is_err(), "{bad}");
         }
     }

@@ -212,7 +212,11 @@ mod tests {
         assert_eq!(high_waters.judge(&fork), Judgement::WrongDigest);
         assert_eq!(high_waters.judge(&chain.extend(SOURCE, 5, (SHARD, verdict(&[1])))), Judgement::WrongDigest, "it stands");
         let other = Source { partition: 4, epoch: 1 };
-        assert_eq!(high_waters.judge(&Chain::default().extend(other, 0, (SHARD, verdict(&[1])))), Judgement::Take, "others go on");
+        assert_eq!(
+            high_waters.judge(&Chain::default().extend(other, 0, (SHARD, verdict(&[1])))),
+            Judgement::Take,
+            "others go on"
+        );
     }
 
     #[test]

@@ -171,7 +171,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn links(offset: u64, count: u16) -> Links {
-        (0..count).map(|shard| (ShardId(shard), Link { next_offset: offset + 1, digest: offset * 100 + u64::from(shard) })).collect()
+        (0..count)
+            .map(|shard| (ShardId(shard), Link { next_offset: offset + 1, digest: offset * 100 + u64::from(shard) }))
+            .collect()
     }
 
     #[test]

@@ -233,7 +233,10 @@ impl Settings {
     fn check(&self) -> anyhow::Result<()> {
         self.gateway.check().map_err(|(key, what)| anyhow!("{key} must be {what}"))?;
         ensure!(self.drain_window < self.drain_deadline, "drain.window must be below drain.deadline ({:?})", self.drain_deadline);
-        ensure!(self.retention.key_days >= KEY_DAYS_MIN, "retention.key_days must be at least {KEY_DAYS_MIN}, or a late retry could double a message");
+        ensure!(
+            self.retention.key_days >= KEY_DAYS_MIN,
+            "retention.key_days must be at least {KEY_DAYS_MIN}, or a late retry could double a message"
+        );
         ensure!(self.retention.every >= Duration::from_secs(1), "retention.every must be at least 1s");
         ensure!(self.store.cache_bytes >= 1 << 20, "store.cache_bytes must be at least 1048576");
         ensure!((16..=1 << 20).contains(&self.store.queue), "store.queue must be from 16 to 1048576");
@@ -241,7 +244,8 @@ impl Settings {
             self.auth.secret.is_none() || self.auth.secret_file.is_none(),
             "auth.secret and auth.secret_file are both set: remove one"
         );
-        tracing_subscriber::EnvFilter::try_new(&self.log.level).map_err(|why| anyhow!("log.level is not a filter such as \"info\": {why}"))?;
+        tracing_subscriber::EnvFilter::try_new(&self.log.level)
+            .map_err(|why| anyhow!("log.level is not a filter such as \"info\": {why}"))?;
         if !self.gateway.dev && self.auth.secret.is_none() && self.auth.secret_file.is_none() {
             bail!(
                 "auth.secret_file is missing: {} is not a loopback address, so tokens must be signed with a secret of yours \
@@ -278,7 +282,9 @@ fn read(file: Option<&std::path::Path>, environment: HashMap<String, String>) ->
     // a variable with one underscore is no key of ours: tell, instead of ignoring a typing error
     let known = [format!("{PREFIX}_PLANT")];
     if let Some(name) = environment.keys().find(|name| !name.contains(SEPARATOR) && !known.contains(name) && !top_level(name)) {
-        bail!("the environment variable {name} is not known: a key such as limits.body_bytes is {PREFIX}_LIMITS{SEPARATOR}BODY_BYTES");
+        bail!(
+            "the environment variable {name} is not known: a key such as limits.body_bytes is {PREFIX}_LIMITS{SEPARATOR}BODY_BYTES"
+        );
     }
     let keys = environment.into_iter().filter(|(name, _)| !known.contains(name)).collect();
     let mut config = Config::builder();

@@ -47,8 +47,14 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let node = NodeId { node: 0, boot: rand::random() };
     let registry = Arc::new(MemoryRegistry::default());
     let sessions = Arc::new(Sessions::default());
-    let cycle_options = cycle::Options { queue: settings.store.queue, ..Default::default() };
-    let cycle = cycle::start(Arc::clone(&store), registry.clone(), sessions.clone(), cycle_options).context("the commit cycle")?;
+    let parts = cycle::Parts {
+        store: Arc::clone(&store),
+        registry: registry.clone(),
+        deliver: sessions.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        limits: cycle::Limits { queue_records: settings.store.queue, ..Default::default() },
+    };
+    let cycle = Cycle::start(parts).context("the commit cycle")?;
 
     let ports = Ports { submit: cycle.clone(), registry, store: store.clone() };
     let gateway = Gateway::new(settings.gateway.clone(), ports, node, sessions, tokens).await.context("the gateway")?;
@@ -63,11 +69,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     signals.next().await;
     tokio::select! {
-        () = drain(&settings, &gateway, &cycle) => {}
+        drained = drain(&settings, &gateway, &cycle) => drained?,
         () = signals.next() => anyhow::bail!("a second signal: stopped without draining; nothing accepted is lost"),
     }
     stop.cancel();
     accepting.await.context("the listener")?;
+    store.close().await;
     info!("stopped");
     Ok(())
 }
@@ -86,11 +93,13 @@ fn announce(listener: &tokio::net::TcpListener, settings: &Settings) -> anyhow::
 }
 
 /// Not ready, clients told to move, served until they go; then the last commits. Under one deadline.
-async fn drain(settings: &Settings, gateway: &Gateway, cycle: &Cycle) {
+async fn drain(settings: &Settings, gateway: &Gateway, cycle: &Arc<Cycle>) -> anyhow::Result<()> {
     info!(window = ?settings.drain_window, deadline = ?settings.drain_deadline, "draining");
     let drained = gateway.drain(settings.drain_window, settings.drain_deadline).await;
-    cycle.close().await;
+    let cycle = Arc::clone(cycle);
+    tokio::task::spawn_blocking(move || cycle.close()).await.context("the commit cycle")?;
     info!(told = drained.told, closed = drained.closed, "drained");
+    Ok(())
 }
 
 /// Removes what is too old, for ever.

@@ -24,8 +24,14 @@ fn request(lines: &[&str]) -> Vec<u8> {
     [lines.join("\r\n").as_bytes(), b"\r\n\r\n"].concat()
 }
 
-const GOOD: [&str; 6] =
-    ["GET /ws HTTP/1.1", "Host: localhost", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
+const GOOD: [&str; 6] = [
+    "GET /ws HTTP/1.1",
+    "Host: localhost",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
 
 fn without(name: &str) -> Vec<&'static str> {
     GOOD.iter().filter(|line| !line.starts_with(name)).copied().collect()
@@ -73,7 +79,12 @@ fn http_rows() -> Vec<Row> {
         rejected("13 short key", request(&with("Sec-WebSocket-Key: c2hvcnQ=")), &[400], REJECTED),
         rejected("13 two keys", request(&and(&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="])), &[400], REJECTED),
         rejected("14 unknown sub-protocol", request(&and(&["Sec-WebSocket-Protocol: graphql-ws"])), &[400], REJECTED),
-        rejected("15 absurd extension offer is ignored", request(&and(&["Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99"])), &[101], ""),
+        rejected(
+            "15 absurd extension offer is ignored",
+            request(&and(&["Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99"])),
+            &[101],
+            "",
+        ),
         rejected("16 foreign origin", request(&and(&["Origin: https://evil.example"])), &[403], REJECTED),
         rejected("16 null origin", request(&and(&["Origin: null"])), &[403], REJECTED),
         rejected("16 look-alike origin", request(&and(&["Origin: http://localhost.evil.example"])), &[403], REJECTED),
@@ -183,7 +194,8 @@ fn first_frames_that_are_no_good_hello() {
         raw.text(&frame);
         assert_eq!(raw.close_code(), Some(code), "{name}");
     }
-    let mut browser = Raw::upgrade(server.address(), &["Sec-WebSocket-Protocol: switchboard.v1.json, switchboard.bearer.nonsense"]);
+    let mut browser =
+        Raw::upgrade(server.address(), &["Sec-WebSocket-Protocol: switchboard.v1.json, switchboard.bearer.nonsense"]);
     assert_eq!(browser.close_code(), Some(4401), "a browser's bad token gets a close code");
     assert!(!server.log().contains(&token), "tokens stay out of the log");
 }
@@ -218,7 +230,11 @@ fn in_band_rows() -> Vec<(&'static str, String, &'static [&'static str])> {
         ("49 2^64", r#"{"type":"received","seq":18446744073709551616}"#.into(), &["bad_field", "seq"]),
         ("49 id as number", send(r#""id":7,"to":"u:1","kind":"text","body":{"text":"x"}"#), &["bad_field", "id"]),
         ("51 NUL", text("a\0b"), &["refused", "bad_field", "body.text"]),
-        ("51 lone surrogate", send(&format!(r#"{},"to":"u:1","kind":"text","body":{{"text":"\ud800"}}"#, id())), &["refused", "bad_field"]),
+        (
+            "51 lone surrogate",
+            send(&format!(r#"{},"to":"u:1","kind":"text","body":{{"text":"\ud800"}}"#, id())),
+            &["refused", "bad_field"],
+        ),
         ("51 bidi, marks, zero width", text(&format!("\u{202e}a{}\u{200b}", "\u{301}".repeat(5000))), &["accepted"]),
         ("54 empty", text(""), &["refused", "empty", "\"final\":true"]),
         ("54 at the limit", text(&"x".repeat(16 * 1024)), &["accepted"]),
@@ -265,7 +281,9 @@ fn wrong_frames_are_answered_and_the_connection_stays() {
 #[test]
 fn cursors_that_cannot_be_continued_and_a_second_device() {
     let server = Server::start();
-    for (name, fields, reason) in [("68 ahead", r#""cursor":999"#, "ahead"), ("68 other epoch", r#""cursor":0,"epoch":"99""#, "epoch")] {
+    for (name, fields, reason) in
+        [("68 ahead", r#""cursor":999"#, "ahead"), ("68 other epoch", r#""cursor":0,"epoch":"99""#, "epoch")]
+    {
         let mut raw = Raw::upgrade(server.address(), &[]);
         raw.text(&format!(r#"{{"type":"hello","token":"{}","device":"a",{fields}}}"#, server.token(74)));
         assert!(raw.until("resync").contains(reason), "{name}");
@@ -287,18 +305,27 @@ fn a_flood_of_sends_is_slowed_then_cut() {
     let flood = |count: usize| -> Vec<u8> {
         let frame = |_| {
             let id = uuid::Uuid::now_v7();
-            client_frame(0x81, format!(r#"{{"type":"send","id":"{id}","to":"u:76","kind":"text","body":{{"text":"x"}}}}"#).as_bytes())
+            client_frame(
+                0x81,
+                format!(r#"{{"type":"send","id":"{id}","to":"u:76","kind":"text","body":{{"text":"x"}}}}"#).as_bytes(),
+            )
         };
         (0..count).flat_map(frame).collect()
     };
     raw.write(&flood(150)).expect("open");
     let refused = raw.until("\"refused\"");
-    assert!(["rate", "busy", "fenced"].iter().any(|code| refused.contains(code)) && refused.contains("\"final\":false"), "{refused}");
+    assert!(
+        ["rate", "busy", "fenced"].iter().any(|code| refused.contains(code)) && refused.contains("\"final\":false"),
+        "{refused}"
+    );
     witness.chat();
     let many = || {
         let id = uuid::Uuid::now_v7();
         let to = id.as_u128() % 1_000_000 + 1;
-        client_frame(0x81, format!(r#"{{"type":"send","id":"{id}","to":"u:{to}","kind":"text","body":{{"text":"x"}}}}"#).as_bytes())
+        client_frame(
+            0x81,
+            format!(r#"{{"type":"send","id":"{id}","to":"u:{to}","kind":"text","body":{{"text":"x"}}}}"#).as_bytes(),
+        )
     };
     let mut other = Raw::attach(&server, 77);
     let _ = other.write(&(0..3000).flat_map(|_| many()).collect::<Vec<_>>());

@@ -10,8 +10,8 @@ use router::registry::Registration;
 use storage::store::{Slice, weight};
 
 use crate::attach::{self, Attach, Attached, Start};
-use crate::connection::client::{Stage, Who};
 use crate::connection::Client;
+use crate::connection::client::{Stage, Who};
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
 use crate::outbound::Frames;
@@ -166,9 +166,10 @@ impl Client {
             Answer::Attached(attached) => attached.registration,
             _ => None,
         });
-        if let Some(registration) = who.registration.or(late) {
+        // without a runtime the process is ending, and its lease with it
+        if let (Some(registration), Ok(runtime)) = (who.registration.or(late), tokio::runtime::Handle::try_current()) {
             let node = Arc::clone(&self.node);
-            tokio::spawn(async move {
+            runtime.spawn(async move {
                 deregister(&node, who.user, &who.device, registration).await;
             });
         }

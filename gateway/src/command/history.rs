@@ -10,7 +10,13 @@ use crate::connection::Client;
 use crate::outbound::Frames;
 
 impl Client {
-    pub(super) fn history(&mut self, conversation: ConversationId, before: Option<Position>, limit: Option<u32>, out: &mut Frames) {
+    pub(super) fn history(
+        &mut self,
+        conversation: ConversationId,
+        before: Option<Position>,
+        limit: Option<u32>,
+        out: &mut Frames,
+    ) {
         let Some(reader) = self.who.as_ref().map(|who| who.user) else { return };
         if !conversation.has(reader) {
             return self.error(error(ErrorCode::Forbidden, Some("conversation"), "not your conversation"), None, out);

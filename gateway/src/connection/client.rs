@@ -12,8 +12,8 @@ use protocol::{CloseCode, DeviceName, ErrorCode, UserId};
 use router::registry::Registration;
 use storage::store::weight;
 
-use super::clocks::{Clocks, Due};
 use super::Handler;
+use super::clocks::{Clocks, Due, Pong};
 use crate::lanes::Lanes;
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
@@ -237,11 +237,14 @@ impl Handler for Client {
     }
 
     fn ping(&mut self) -> Result<bool, CloseCode> {
-        let answer = self.clocks.ping(self.node.wheel.now()).map_err(|()| CloseCode::Rate)?;
-        if !answer {
-            metrics::dropped("pong", "rate");
+        match self.clocks.ping(self.node.wheel.now()) {
+            Pong::Answer => Ok(true),
+            Pong::Omit => {
+                metrics::dropped("pong", "rate");
+                Ok(false)
+            }
+            Pong::Close => Err(CloseCode::Rate),
         }
-        Ok(answer)
     }
 
     fn heard(&mut self, bytes: usize, mid_message: bool) {

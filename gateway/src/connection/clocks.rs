@@ -24,6 +24,17 @@ pub enum Due {
     Ping,
 }
 
+/// What to do about a ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pong {
+    /// Answer it.
+    Answer,
+    /// Too many: leave it unanswered.
+    Omit,
+    /// Far too many: close.
+    Close,
+}
+
 /// Deadlines; 0 is none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Clocks {
@@ -81,10 +92,14 @@ impl Clocks {
     }
 
     /// A ping has come: answer it, or not, or close.
-    pub fn ping(&mut self, now: Tick) -> Result<bool, ()> {
+    pub fn ping(&mut self, now: Tick) -> Pong {
         self.rate(now);
-        self.pings += 1;
-        if self.pings > PINGS_MAX { Err(()) } else { Ok(self.pings <= PINGS_ANSWERED_MAX) }
+        self.pings = self.pings.saturating_add(1);
+        match self.pings {
+            ..=PINGS_ANSWERED_MAX => Pong::Answer,
+            ..=PINGS_MAX => Pong::Omit,
+            _ => Pong::Close,
+        }
     }
 
     /// A send was refused for its rate; false: this has gone too far.
@@ -164,10 +179,10 @@ mod tests {
     #[test]
     fn a_flood_of_pings_is_first_unanswered_then_fatal() {
         let mut clocks = Clocks::default();
-        let answered = (0..200).filter(|_| clocks.ping(1) == Ok(true)).count();
+        let answered = (0..200).filter(|_| clocks.ping(1) == Pong::Answer).count();
         assert_eq!(answered, 20);
-        assert_eq!(clocks.ping(1), Err(()));
-        assert_eq!(clocks.ping(2), Ok(true));
+        assert_eq!(clocks.ping(1), Pong::Close);
+        assert_eq!(clocks.ping(2), Pong::Answer);
     }
 
     #[test]

@@ -58,7 +58,13 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[test]
 fn a_message_and_a_ping_inside_a_fragmented_one() {
-    let bytes = [frame(0x81, b"hello", MASK), frame(0x01, b"frag", MASK), frame(0x89, b"p", MASK), frame(0x80, b"ment", MASK), frame(0x82, &[255], MASK)];
+    let bytes = [
+        frame(0x81, b"hello", MASK),
+        frame(0x01, b"frag", MASK),
+        frame(0x89, b"p", MASK),
+        frame(0x80, b"ment", MASK),
+        frame(0x82, &[255], MASK),
+    ];
     let want = vec![
         Got::Message(true, b"hello".to_vec()),
         Got::Ping(b"p".to_vec()),
@@ -90,7 +96,11 @@ fn what_breaks_the_protocol_and_how_it_is_called() {
         ("surrogate", frame(0x81, &[0xed, 0xa0, 0x80], MASK), NOT_UTF8),
         ("overlong", frame(0x81, &[0xc0, 0xaf], MASK), NOT_UTF8),
         ("cut code point", frame(0x81, "é".as_bytes().split_at(1).0, MASK), NOT_UTF8),
-        ("cut code point at the end of fragments", [frame(0x01, "é".as_bytes().split_at(1).0, MASK), frame(0x80, b"", MASK)].concat(), NOT_UTF8),
+        (
+            "cut code point at the end of fragments",
+            [frame(0x01, "é".as_bytes().split_at(1).0, MASK), frame(0x80, b"", MASK)].concat(),
+            NOT_UTF8,
+        ),
         ("close with one byte", frame(0x88, &[3], MASK), PROTOCOL),
         ("close with code 1005", frame(0x88, &1005_u16.to_be_bytes(), MASK), PROTOCOL),
         ("close with code 999", frame(0x88, &999_u16.to_be_bytes(), MASK), PROTOCOL),
@@ -126,18 +136,20 @@ fn nothing_is_held_between_messages() {
 
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let payload = proptest::collection::vec(any::<u8>(), 0..300);
-    (any::<bool>(), ".{0,60}", payload, proptest::collection::vec(0..40_usize, 0..5), any::<[u8; 4]>()).prop_map(|(text, words, binary, cuts, mask)| {
-        let payload = if text { words.into_bytes() } else { binary };
-        let (mut out, mut rest, mut first) = (Vec::new(), payload.as_slice(), true);
-        for cut in cuts {
-            let (piece, tail) = rest.split_at(cut.min(rest.len()));
-            out.extend(frame(if first { 2 - u8::from(text) } else { 0 }, piece, mask));
-            out.extend(frame(0x89, b"?", mask));
-            (rest, first) = (tail, false);
-        }
-        out.extend(frame(0x80 | if first { 2 - u8::from(text) } else { 0 }, rest, mask));
-        out
-    })
+    (any::<bool>(), ".{0,60}", payload, proptest::collection::vec(0..40_usize, 0..5), any::<[u8; 4]>()).prop_map(
+        |(text, words, binary, cuts, mask)| {
+            let payload = if text { words.into_bytes() } else { binary };
+            let (mut out, mut rest, mut first) = (Vec::new(), payload.as_slice(), true);
+            for cut in cuts {
+                let (piece, tail) = rest.split_at(cut.min(rest.len()));
+                out.extend(frame(if first { 2 - u8::from(text) } else { 0 }, piece, mask));
+                out.extend(frame(0x89, b"?", mask));
+                (rest, first) = (tail, false);
+            }
+            out.extend(frame(0x80 | if first { 2 - u8::from(text) } else { 0 }, rest, mask));
+            out
+        },
+    )
 }
 
 proptest! {

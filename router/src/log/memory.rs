@@ -31,12 +31,15 @@ impl MemoryLog {
     /// An empty log with so many partitions of messages (and of router checkpoints) and so many of mailboxes.
     pub fn new(messages: u16, mailboxes: u16) -> Self {
         let counts = [(Topic::Messages, messages), (Topic::Mailbox, mailboxes), (Topic::RouterCheckpoints, messages)];
-        let all = counts.into_iter().flat_map(|(topic, count)| (0..count).map(move |number| ((topic, number), Partition::default())));
+        let all =
+            counts.into_iter().flat_map(|(topic, count)| (0..count).map(move |number| ((topic, number), Partition::default())));
         Self { partitions: Arc::new(all.collect()) }
     }
 
     fn partition(&self, topic: Topic, number: u16) -> Result<&Partition, LogError> {
-        self.partitions.get(&(topic, number)).ok_or_else(|| LogError::Refused(format!("there is no partition {number} of {topic:?}")))
+        self.partitions
+            .get(&(topic, number))
+            .ok_or_else(|| LogError::Refused(format!("there is no partition {number} of {topic:?}")))
     }
 }
 

@@ -74,7 +74,10 @@ async fn devices_and_users_are_apart(registry: &impl Registry) {
     let mut sorted: Vec<Vec<NodeId>> = found.iter().map(|nodes| nodes.to_vec()).collect();
     sorted.iter_mut().for_each(|nodes| nodes.sort_unstable());
     assert_eq!(sorted, [vec![], vec![TWO], vec![ONE, TWO]], "in the order asked, each node once");
-    assert!(!registry.deregister(user(2), &device("phone"), phone).await.expect("a healthy registry answers"), "another user's entry");
+    assert!(
+        !registry.deregister(user(2), &device("phone"), phone).await.expect("a healthy registry answers"),
+        "another user's entry"
+    );
     assert!(!deregister(registry, "laptop", phone).await, "another device's entry");
     assert!(deregister(registry, "phone", phone).await);
     let mut left = nodes_of(registry, 1).await;

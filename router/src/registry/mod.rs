@@ -40,8 +40,12 @@ pub struct RegistryError(pub String);
 pub trait Registry: Send + Sync + 'static {
     /// Enters a device on a node, in place of whatever was there (the newest wins), in one step. Returns the new entry and the one it
     /// replaced, whose connection is to be closed. When this has returned, every later [`Self::nodes`] sees the entry.
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId)
-    -> Result<(Registration, Option<Registration>), RegistryError>;
+    async fn register(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+    ) -> Result<(Registration, Option<Registration>), RegistryError>;
 
     /// Removes exactly this entry; a newer one stays. Says whether it was there.
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError>;

@@ -94,7 +94,8 @@ impl Witness {
         self.said += 1;
         let text = format!("witness {}", self.said);
         let id = uuid::Uuid::now_v7();
-        self.sender.text(&format!(r#"{{"type":"send","id":"{id}","to":"u:{}","kind":"text","body":{{"text":"{text}"}}}}"#, WITNESSES.1));
+        self.sender
+            .text(&format!(r#"{{"type":"send","id":"{id}","to":"u:{}","kind":"text","body":{{"text":"{text}"}}}}"#, WITNESSES.1));
         for raw in [&mut self.sender, &mut self.receiver] {
             let event = raw.until("\"event\":\"message\"");
             assert!(event.contains(&text), "the witness was disturbed: {event}");
@@ -210,9 +211,16 @@ impl Raw {
     /// The next text frame that contains this.
     pub(crate) fn until(&mut self, word: &str) -> String {
         loop {
-            let Some((first, payload)) = self.frame() else { panic!("the connection ended before {word:?}; seen: {:?}", self.seen) };
+            let Some((first, payload)) = self.frame() else {
+                panic!("the connection ended before {word:?}; seen: {:?}", self.seen)
+            };
             let text = String::from_utf8_lossy(&payload).into_owned();
-            assert_ne!(first, 0x88, "closed with {:?} before {word:?}", payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]])));
+            assert_ne!(
+                first,
+                0x88,
+                "closed with {:?} before {word:?}",
+                payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]))
+            );
             if first == 0x81 && text.contains(word) {
                 return text;
             }

@@ -81,8 +81,8 @@ pub fn decode(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
     if first != Some(&b'{') {
         return Err(error(ErrorCode::BadRequest, None, "a frame is one JSON object"));
     }
-    let head: Head<'_> =
-        serde_json::from_slice(bytes).map_err(|why| error(ErrorCode::BadRequest, None, &format!("not a frame: {}", plain(&why))))?;
+    let head: Head<'_> = serde_json::from_slice(bytes)
+        .map_err(|why| error(ErrorCode::BadRequest, None, &format!("not a frame: {}", plain(&why))))?;
     match head.kind.as_deref() {
         Some("send") => decode_send(bytes),
         Some("received") => {
@@ -215,4 +215,3 @@ fn error(code: ErrorCode, field: Option<&str>, message: &str) -> FrameError {
 fn with_id(error: FrameError, id: Option<MessageId>) -> FrameError {
     FrameError { id, ..error }
 }
-

@@ -59,8 +59,13 @@ enum JsonFrame<'a> {
         heartbeat_s: u64,
         limits: &'a Limits,
     },
-    Live { head: u64 },
-    Accepted { id: MessageId, conversation: ConversationId },
+    Live {
+        head: u64,
+    },
+    Accepted {
+        id: MessageId,
+        conversation: ConversationId,
+    },
     Refused {
         id: MessageId,
         code: ErrorCode,
@@ -70,10 +75,21 @@ enum JsonFrame<'a> {
         retry_after_ms: Option<u64>,
         r#final: bool,
     },
-    Resync { epoch: Position, head: u64, floor: u64, reason: &'static str },
-    Move { after_ms: u64 },
-    Reauth { before: String },
-    Pong { now: String },
+    Resync {
+        epoch: Position,
+        head: u64,
+        floor: u64,
+        reason: &'static str,
+    },
+    Move {
+        after_ms: u64,
+    },
+    Reauth {
+        before: String,
+    },
+    Pong {
+        now: String,
+    },
     Error {
         code: ErrorCode,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,10 +107,16 @@ pub fn encode(frame: &ServerFrame, out: &mut Vec<u8>) {
     match frame {
         ServerFrame::Event(inner) => event(inner, out),
         ServerFrame::Page { conversation, messages, before } => {
-            page(out, &format!("{{\"type\":\"page\",\"conversation\":\"{conversation}\",\"events\":["), messages, *before, |message, out| {
-                out.push(b'{');
-                out.extend_from_slice(message.json());
-            });
+            page(
+                out,
+                &format!("{{\"type\":\"page\",\"conversation\":\"{conversation}\",\"events\":["),
+                messages,
+                *before,
+                |message, out| {
+                    out.push(b'{');
+                    out.extend_from_slice(message.json());
+                },
+            );
         }
         ServerFrame::Conversations { last, before } => {
             page(out, "{\"type\":\"conversations\",\"conversations\":[", last, *before, |message, out| {
@@ -148,13 +170,7 @@ fn resync_frame(epoch: u64, head: u64, floor: u64, reason: ResyncReason) -> Json
 }
 
 fn error_frame(error: &FrameError, retry_after_ms: Option<u64>) -> JsonFrame<'_> {
-    JsonFrame::Error {
-        code: error.code,
-        field: error.field.as_deref(),
-        message: &error.message,
-        id: error.id,
-        retry_after_ms,
-    }
+    JsonFrame::Error { code: error.code, field: error.field.as_deref(), message: &error.message, id: error.id, retry_after_ms }
 }
 
 /// Appends an event: its `seq`, then the shared rest.

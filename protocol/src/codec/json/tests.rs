@@ -19,7 +19,8 @@ fn send_with(field: &str, value: &str) -> String {
     fields.push(("id", &id));
     fields.retain(|(name, _)| *name != field);
     fields.push((field, value));
-    let fields: Vec<_> = fields.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    let fields: Vec<_> =
+        fields.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}", fields.join(","))
 }
 
@@ -34,7 +35,20 @@ fn a_send_is_read_whole() {
 
 #[test]
 fn what_is_no_frame_is_a_bad_request() {
-    for text in ["", " ", "null", "[]", "7", "\"x\"", "{", "{}", "{\"type\":7}", "{\"type\":null}", "{\"type\":\"ping\"} x", "{\"type\":\"ping\",}"] {
+    for text in [
+        "",
+        " ",
+        "null",
+        "[]",
+        "7",
+        "\"x\"",
+        "{",
+        "{}",
+        "{\"type\":7}",
+        "{\"type\":null}",
+        "{\"type\":\"ping\"} x",
+        "{\"type\":\"ping\",}",
+    ] {
         assert_eq!(decode(text).unwrap_err().code, ErrorCode::BadRequest, "{text}");
     }
     assert_eq!(decode("{\"type\":\"fly\"}").unwrap_err().code, ErrorCode::UnknownType);
@@ -122,7 +136,8 @@ fn an_event_is_the_documented_one() {
 #[test]
 fn pages_are_json() {
     for messages in [vec![], vec![message("a")], vec![message("a"), message("\u{202e}<b>\u{1b}[31m\n\"")]] {
-        let conversation = messages.first().map_or(ConversationId::direct(UserId::SERVER, UserId::SERVER), |m| m.record.identity.conversation);
+        let conversation =
+            messages.first().map_or(ConversationId::direct(UserId::SERVER, UserId::SERVER), |m| m.record.identity.conversation);
         for frame in [
             ServerFrame::Page { conversation, messages: messages.clone(), before: None },
             ServerFrame::Conversations { last: messages.clone(), before: Some(Position::new(1, 2)) },

@@ -44,7 +44,7 @@ impl Mailboxes {
         let mut high_waters = Vec::new();
         for guard in self.engine.database.snapshot().prefix(&self.engine.checkpoints, shard.0.to_be_bytes()) {
             let (key, value) = guard.into_inner().map_err(unreadable)?;
-            if key.len() > 2 {
+            if key.len() == 6 {
                 high_waters.push(HighWater { source: layout::source_of(&key)?, link: layout::link_of(&value)? });
             }
         }

@@ -1,0 +1,183 @@
+//! One turn of the cycle: expand, sequence, commit, look up, push, report. In this order; each step's reason is the one before it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use protocol::plant::{Bug, planted};
+use protocol::{ErrorCode, Position};
+use router::expand::{ShardId, Shards, expand};
+use router::registry::{NodeId, Nodes, Registry};
+use router::submit::{Outcome, Report};
+use tokio::runtime::Handle;
+
+use super::meters::Meters;
+use super::queue::Waiting;
+use crate::push::{Deliver, Push, Wake};
+use crate::sequence::{self, Arrival, Placed, Plan};
+use crate::store::embedded::EmbeddedStore;
+use crate::store::{Checkpoint, Commit, StoreError};
+
+/// The only shard there is.
+pub(super) const SHARD: ShardId = ShardId(0);
+
+/// Why the cycle cannot go on. Its process is about to end.
+pub(super) struct Stopped;
+
+/// What the cycle's thread owns.
+pub(super) struct Worker {
+    pub(super) store: Arc<EmbeddedStore>,
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) deliver: Arc<dyn Deliver>,
+    pub(super) runtime: Handle,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) log_epoch: u16,
+    pub(super) meters: Meters,
+}
+
+impl Worker {
+    /// Takes one batch all the way.
+    pub(super) fn turn(&mut self, batch: &mut Vec<Waiting>) -> Result<(), Stopped> {
+        let start = Instant::now();
+        self.meters.records.record(batch.len() as f64);
+        let (arrivals, mut reports) = self.arrivals(batch, start);
+        let mut plan = match self.sequence(arrivals) {
+            Ok(plan) => plan,
+            // nothing was written, so this refusal is true
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be read; sends are refused");
+                self.refuse(reports);
+                return Ok(());
+            }
+        };
+        let early = planted(Bug::LookUpBeforeCommit).then(|| self.look_up(&plan));
+        if planted(Bug::AckBeforeDurable) {
+            self.settle(&plan.placed, std::mem::take(&mut reports));
+        }
+        let sequenced = Instant::now();
+        self.meters.sequence.record(sequenced - start);
+        self.commit(&mut plan)?;
+        let committed = Instant::now();
+        self.meters.commit.record(committed - sequenced);
+        // Commit, then look up: whoever registers after this reads what has been committed
+        let nodes = early.unwrap_or_else(|| self.look_up(&plan));
+        let woken = self.push(&mut plan, nodes);
+        self.settle(&plan.placed, reports);
+        // connections wake now, once, for their events and their reports
+        drop(woken);
+        self.meters.deliver.record(committed.elapsed());
+        Ok(())
+    }
+
+    /// Gives each attempt its position and its recipients.
+    fn arrivals(&self, batch: &mut Vec<Waiting>, now: Instant) -> (Vec<Arrival>, Vec<Report>) {
+        let mut arrivals = Vec::with_capacity(batch.len());
+        let mut reports = Vec::with_capacity(batch.len());
+        for (offset, waiting) in (self.checkpoint.offset..).zip(batch.drain(..)) {
+            self.meters.queue.record(now.saturating_duration_since(waiting.since));
+            let position = Position::new(self.log_epoch, offset);
+            let mut verdicts = expand(&waiting.record, Shards::ONE);
+            debug_assert_eq!(verdicts.len(), 1, "one shard, one verdict");
+            arrivals.extend(verdicts.pop().map(|(_, verdict)| Arrival::new(position, verdict)));
+            reports.push(waiting.report);
+        }
+        (arrivals, reports)
+    }
+
+    fn sequence(&self, arrivals: Vec<Arrival>) -> Result<Plan, StoreError> {
+        let mut known = HashMap::with_capacity(arrivals.len() * 3);
+        let mut look_for = |keys: Vec<_>, known: &mut HashMap<_, _>| -> Result<(), StoreError> {
+            let rows = if keys.is_empty() { Vec::new() } else { self.store.keys_blocking(&keys)? };
+            known.extend(keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))));
+            Ok(())
+        };
+        look_for(sequence::keys_of(&arrivals), &mut known)?;
+        look_for(sequence::refusal_keys_of(&arrivals, &known), &mut known)?;
+        let owners = sequence::owners_of(&arrivals);
+        let mut heads = HashMap::with_capacity(owners.len());
+        for owner in owners {
+            heads.insert(owner, self.store.head_blocking(owner)?);
+        }
+        Ok(sequence::plan(arrivals, &mut known, &mut heads))
+    }
+
+    /// Makes the plan durable. A plan that changes nothing (only repeats) is durable already.
+    fn commit(&mut self, plan: &mut Plan) -> Result<(), Stopped> {
+        if plan.rows.is_empty() && plan.keys.is_empty() {
+            return Ok(());
+        }
+        let commit = Commit {
+            expect: self.checkpoint,
+            next_offset: self.checkpoint.offset + plan.placed.len() as u64,
+            rows: std::mem::take(&mut plan.rows),
+            keys: std::mem::take(&mut plan.keys),
+            high_waters: Vec::new(),
+        };
+        self.store.commit_blocking(SHARD, &commit).map_err(|error| {
+            self.store.fail(&format!("a commit failed: {error}"));
+            Stopped
+        })?;
+        self.checkpoint.offset = commit.next_offset;
+        plan.rows = commit.rows;
+        Ok(())
+    }
+
+    /// Nodes of each row's owner. Without an answer nobody is told now; the heads heal it.
+    fn look_up(&self, plan: &Plan) -> Vec<Nodes> {
+        let owners: Vec<_> = plan.rows.iter().map(|row| row.owner).collect();
+        if owners.is_empty() {
+            return Vec::new();
+        }
+        self.runtime.block_on(self.registry.nodes(&owners)).unwrap_or_else(|error| {
+            self.meters.lookups_failed.increment(1);
+            tracing::warn!(%error, "the registry did not answer; events wait for the next read");
+            vec![Nodes::new(); owners.len()]
+        })
+    }
+
+    fn push(&self, plan: &mut Plan, nodes: Vec<Nodes>) -> Vec<Box<dyn Wake>> {
+        let mut by_node: Vec<(NodeId, Vec<Push>)> = Vec::new();
+        for (row, nodes) in plan.rows.drain(..).zip(nodes) {
+            for node in nodes {
+                let push = Push { owner: row.owner, event: row.event.clone() };
+                match by_node.iter_mut().find(|(known, _)| *known == node) {
+                    Some((_, pushes)) => pushes.push(push),
+                    None => by_node.push((node, vec![push])),
+                }
+            }
+        }
+        by_node.into_iter().map(|(node, pushes)| self.deliver.push(node, pushes)).collect()
+    }
+
+    fn settle(&self, placed: &[Placed], reports: Vec<Report>) {
+        let (mut accepted, mut repeats, mut reused) = (0, 0, 0);
+        for (report, placed) in reports.into_iter().zip(placed) {
+            let outcome = match placed {
+                Placed::New => {
+                    accepted += 1;
+                    Outcome::Accepted
+                }
+                Placed::Repeat => {
+                    repeats += 1;
+                    Outcome::Accepted
+                }
+                Placed::Reused => {
+                    reused += 1;
+                    Outcome::Refused(ErrorCode::IdReused)
+                }
+            };
+            report.settle(outcome);
+        }
+        self.meters.accepted.increment(accepted);
+        self.meters.repeats.increment(repeats);
+        self.meters.reused.increment(reused);
+    }
+
+    fn refuse(&self, reports: Vec<Report>) {
+        self.meters.unavailable.increment(reports.len() as u64);
+        for report in reports {
+            report.settle(Outcome::Refused(ErrorCode::Unavailable));
+        }
+    }
+}
+

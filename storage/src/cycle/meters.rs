@@ -1,0 +1,42 @@
+//! What the cycle counts. Handles are made once.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+/// The cycle's metrics.
+pub(super) struct Meters {
+    pub(super) depth: Gauge,
+    pub(super) records: Histogram,
+    /// From `submit` to the start of its batch.
+    pub(super) queue: Histogram,
+    /// Expansion, look-ups and sequencing.
+    pub(super) sequence: Histogram,
+    /// The whole commit: encoding, journal, fsync, memtables.
+    pub(super) commit: Histogram,
+    /// Registry look-up, push and reports.
+    pub(super) deliver: Histogram,
+    pub(super) accepted: Counter,
+    pub(super) repeats: Counter,
+    pub(super) reused: Counter,
+    pub(super) unavailable: Counter,
+    pub(super) lookups_failed: Counter,
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        let stage = |stage: &'static str| histogram!("switchboard_stage_seconds", "stage" => stage);
+        let refused = |code: &'static str| counter!("switchboard_refused_total", "code" => code);
+        Self {
+            depth: gauge!("switchboard_cycle_queue_depth"),
+            records: histogram!("switchboard_cycle_batch_records"),
+            queue: stage("queue"),
+            sequence: stage("sequence"),
+            commit: stage("commit"),
+            deliver: stage("deliver"),
+            accepted: counter!("switchboard_accepted_total"),
+            repeats: counter!("switchboard_repeats_total"),
+            reused: refused("id_reused"),
+            unavailable: refused("unavailable"),
+            lookups_failed: counter!("switchboard_registry_errors_total"),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The embedded commit cycle: log, router and storage in one durable write.
+//!
+//! One thread takes everything that has arrived ([`queue`]: so batches grow with the load and a single message waits for nothing), gives each
+//! attempt its position and its places in the mailboxes, writes all of it in one batch with one fsync ([`batch`]), and only then tells
+//! senders and sessions. There is nothing to replay: what is not in the batch never happened, what is has happened everywhere.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use protocol::ErrorCode;
+use protocol::record::Record;
+use router::registry::Registry;
+use router::submit::{Outcome, Report, Submit};
+use tokio::runtime::Handle;
+
+use crate::push::Deliver;
+use crate::store::StoreError;
+use crate::store::embedded::EmbeddedStore;
+
+mod batch;
+mod meters;
+mod queue;
+
+use batch::{SHARD, Stopped, Worker};
+use meters::Meters;
+use queue::{Queue, Waiting};
+
+/// Bounds of the queue and of a batch. A batch always takes at least one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Records that may wait; more are refused (`unavailable`).
+    pub queue_records: usize,
+    /// Bytes that may wait.
+    pub queue_bytes: usize,
+    /// Records in a batch.
+    pub batch_records: usize,
+    /// Bytes in a batch.
+    pub batch_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { queue_records: 16_384, queue_bytes: 64 << 20, batch_records: 1024, batch_bytes: 4 << 20 }
+    }
+}
+
+/// What the cycle works with.
+pub struct Parts {
+    /// Where mailboxes are.
+    pub store: Arc<EmbeddedStore>,
+    /// Where owners are.
+    pub registry: Arc<dyn Registry>,
+    /// How events get there.
+    pub deliver: Arc<dyn Deliver>,
+    /// On which registry calls run.
+    pub runtime: Handle,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// The running cycle. Dropped without [`Self::close`], it leaves what waits: those reports say that the outcome is unknown.
+pub struct Cycle {
+    queue: Arc<Queue>,
+    refused: metrics::Counter,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Cycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cycle").finish_non_exhaustive()
+    }
+}
+
+/// However the thread ends, nobody may wait for it.
+struct Leave(Arc<Queue>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl Cycle {
+    /// Takes the shard and starts the thread. Call it where blocking for one fsync is allowed.
+    ///
+    /// # Errors
+    /// When the store cannot be written or the thread cannot be started.
+    pub fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
+        let checkpoint = parts.store.acquire_blocking(SHARD)?;
+        let log_epoch = u16::try_from(parts.store.instance().stream_epoch);
+        let queue = Arc::new(Queue::new(parts.limits));
+        let mut worker = Worker {
+            store: parts.store,
+            registry: parts.registry,
+            deliver: parts.deliver,
+            runtime: parts.runtime,
+            checkpoint,
+            log_epoch: log_epoch.map_err(|_| StoreError::Damaged("the stream epoch is over 65535".to_owned()))?,
+            meters: Meters::new(),
+        };
+        let leave = Leave(Arc::clone(&queue));
+        let run = move || {
+            let queue = &leave.0;
+            let mut batch = Vec::new();
+            while let Some(behind) = queue.take(&mut batch) {
+                worker.meters.depth.set(behind as f64);
+                if let Err(Stopped) = worker.turn(&mut batch) {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("cycle".to_owned()).spawn(run);
+        let thread = thread.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let refused = metrics::counter!("switchboard_refused_total", "code" => "unavailable");
+        Ok(Arc::new(Self { queue, refused, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// Refuses new sends, finishes those that wait, and ends the thread. Blocks until then; a second call returns at once.
+    pub fn close(&self) {
+        self.queue.close();
+        let thread = self.thread.lock().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the commit cycle ended by a panic");
+        }
+    }
+}
+
+impl Drop for Cycle {
+    fn drop(&mut self) {
+        self.queue.abandon();
+        self.close();
+    }
+}
+
+impl Submit for Cycle {
+    fn submit(&self, record: Record, report: Report) {
+        if let Err(waiting) = self.queue.put(Waiting { record, report, since: Instant::now() }) {
+            self.refused.increment(1);
+            waiting.report.settle(Outcome::Refused(ErrorCode::Unavailable));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The bounded queue in front of the cycle. The taker gets everything that has arrived at once: one lock a batch, and it sleeps when there
+//! is nothing.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use protocol::record::Record;
+use router::submit::Report;
+
+use super::Limits;
+
+/// One attempt that waits.
+pub(super) struct Waiting {
+    pub(super) record: Record,
+    pub(super) report: Report,
+    pub(super) since: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    closed: bool,
+    asleep: bool,
+}
+
+/// The queue.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    limits: Limits,
+}
+
+/// Memory that a waiting record is counted with beside its content.
+const OVERHEAD: usize = 256;
+
+fn size(record: &Record) -> usize {
+    record.content.len() + OVERHEAD
+}
+
+impl Queue {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { state: Mutex::default(), arrived: Condvar::new(), limits }
+    }
+
+    /// Puts an attempt behind the others, or gives it back when the queue is full or closed.
+    pub(super) fn put(&self, waiting: Waiting) -> Result<(), Waiting> {
+        let mut state = self.state.lock();
+        let bytes = state.bytes + size(&waiting.record);
+        if state.closed || state.waiting.len() >= self.limits.queue_records || bytes > self.limits.queue_bytes {
+            return Err(waiting);
+        }
+        state.bytes = bytes;
+        state.waiting.push_back(waiting);
+        let wake = std::mem::take(&mut state.asleep);
+        drop(state);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for attempts and moves as many into `batch` as a batch may hold. Says how many stay behind; nothing when closed and empty.
+    pub(super) fn take(&self, batch: &mut Vec<Waiting>) -> Option<usize> {
+        let mut state = self.state.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return None;
+            }
+            state.asleep = true;
+            self.arrived.wait(&mut state);
+        }
+        let mut bytes = 0;
+        while let Some(next) = state.waiting.front() {
+            let more = size(&next.record);
+            if !batch.is_empty() && (batch.len() >= self.limits.batch_records || bytes + more > self.limits.batch_bytes) {
+                break;
+            }
+            bytes += more;
+            batch.extend(state.waiting.pop_front());
+        }
+        state.bytes -= bytes;
+        Some(state.waiting.len())
+    }
+
+    /// Lets nobody in any more; what waits is still taken.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.arrived.notify_all();
+    }
+
+    /// Closes and drops what waits: every report in it says that its outcome is unknown.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let waiting = std::mem::take(&mut self.state.lock().waiting);
+        drop(waiting);
+    }
+}
