@@ -3,10 +3,12 @@
 
 The server gets a free port and a temporary data folder. The command gets, in its environment:
 
-  SWITCHBOARD_URL        http://127.0.0.1:PORT
-  SWITCHBOARD_TOKEN_42   a token for user 42, by `switchboard token` (one for each of --users)
-  SWITCHBOARD_CONTROL    http://127.0.0.1:PORT2, where it may POST /kill (SIGKILL) and /start (same port, same data)
-  SWITCHBOARD_BIN        the binary
+  TEST_URL        http://127.0.0.1:PORT
+  TEST_TOKEN_42   a token for user 42, by `switchboard token` (one for each of --users)
+  TEST_CONTROL    http://127.0.0.1:PORT2, where it may POST /kill (SIGKILL) and /start (same port, same data)
+  TEST_BIN        the binary: also the way to name another than target/debug/switchboard
+
+(Not SWITCHBOARD_…: those are the server's own settings. It is started without any, so that a test means what it says.)
 
 Afterwards the server gets SIGTERM and must exit 0 in time: every test that runs here is also a test of the drain.
 The exit code is the command's, or 1 if the server did not behave. The server's output is shown only then.
@@ -27,7 +29,8 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BINARY = Path(os.environ.get("SWITCHBOARD_BIN") or ROOT / "target/debug/switchboard").resolve()
+BINARY = Path(os.environ.get("TEST_BIN") or ROOT / "target/debug/switchboard").resolve()
+SETTINGLESS = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")}
 START_S = 30
 DRAIN_S = 30
 
@@ -52,7 +55,8 @@ class Server:
             seen = self.log.stat().st_size if self.log.exists() else 0
             with self.log.open("ab") as log:
                 command = [BINARY, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port}"]
-                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                env=SETTINGLESS)
             deadline = time.monotonic() + START_S
             while time.monotonic() < deadline:
                 found = re.search(rb"listening on http://127\.0\.0\.1:(\d+)", self.log.read_bytes()[seen:])
@@ -98,7 +102,7 @@ class Server:
 
     def token(self, user: str) -> str:
         out = subprocess.run([BINARY, "token", "--user", user, "--data", self.data],
-                             stdin=subprocess.DEVNULL, capture_output=True, text=True)
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, env=SETTINGLESS)
         if out.returncode != 0:
             raise RuntimeError(f"`switchboard token` ended with {out.returncode}: {out.stderr}")
         token = out.stdout.strip()
@@ -150,10 +154,10 @@ def main() -> int:
         try:
             server.start()
             door = control(server)
-            environment = dict(os.environ, SWITCHBOARD_URL=server.url, SWITCHBOARD_BIN=str(BINARY),
-                               SWITCHBOARD_CONTROL=f"http://127.0.0.1:{door.server_port}")
+            environment = dict(os.environ, TEST_URL=server.url, TEST_BIN=str(BINARY),
+                               TEST_CONTROL=f"http://127.0.0.1:{door.server_port}")
             for user in args.users.split(","):
-                environment[f"SWITCHBOARD_TOKEN_{user}"] = server.token(user)
+                environment[f"TEST_TOKEN_{user}"] = server.token(user)
             code = subprocess.run(args.command, env=environment, stdin=subprocess.DEVNULL).returncode
             door.shutdown()
         except (RuntimeError, OSError) as error:

@@ -25,11 +25,13 @@ pub enum Bug {
     HoleSteppedOver,
     /// A cursor of another stream epoch is taken.
     CursorWithoutEpoch,
+    /// A gateway takes pushes and hands none to its sessions.
+    PushesLost,
 }
 
 impl Bug {
     /// Every bug with its name for the command line and the environment.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::NoFsync, "no_fsync"),
         (Self::AckBeforeDurable, "ack_before_durable"),
         (Self::ReadBeforeRegister, "read_before_register"),
@@ -40,6 +42,7 @@ impl Bug {
         (Self::CursorBeforeWrite, "cursor_before_write"),
         (Self::HoleSteppedOver, "hole_stepped_over"),
         (Self::CursorWithoutEpoch, "cursor_without_epoch"),
+        (Self::PushesLost, "pushes_lost"),
     ];
 }
 

@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn digests_are_stable_across_builds() {
-        assert_eq!(digest(0, 0, &verdict(&[1, 2])), 0x3c2f_02b3_ef7d_4c23);
+        assert_eq!(digest(0, 0, &verdict(&[1, 2])), 0xa796_19a4_541b_5f43);
         assert_eq!(digest(0, 0, &verdict(&[2, 1])), digest(0, 0, &verdict(&[1, 2])));
         let Verdict::Deliver(record, _) = verdict(&[]) else { panic!("made so") };
         let refusal = Refusal {
@@ -200,7 +200,7 @@ mod tests {
             code: ErrorCode::Forbidden,
             at_ms: 0,
         };
-        assert_eq!(digest(7, 4, &Verdict::Refuse(refusal)), 0x1);
+        assert_eq!(digest(7, 4, &Verdict::Refuse(refusal)), 0xd7c5_9051_e5e8_cccd);
     }
 
     #[test]

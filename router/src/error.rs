@@ -24,4 +24,20 @@ pub enum RouterError {
         /// What is wrong with the bytes.
         why: Undecodable,
     },
+    /// The record a checkpoint stands behind is another one now, or gone: the log was cut. A person must decide; nothing is guessed.
+    #[error("partition {partition} is not the log its checkpoint at offset {offset} was made of")]
+    LogCut {
+        /// Which partition.
+        partition: u16,
+        /// The checkpoint's next offset.
+        offset: u64,
+    },
+    /// The checkpoint was made under rules this build doesn't have.
+    #[error("partition {partition} stands at rules {rules}, which this build does not have")]
+    Rules {
+        /// Which partition.
+        partition: u16,
+        /// Which rules.
+        rules: u32,
+    },
 }

@@ -54,10 +54,9 @@ pub(crate) struct Serve {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "who", required = true, multiple = false, args = ["user", "users"])]
 pub(crate) struct Token {
     /// One user.
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", required_unless_present = "users", conflicts_with = "users")]
     pub(crate) user: Option<UserId>,
     /// Many users, such as 1-10000: one line `<user> <token>` for each.
     #[arg(long, value_name = "FIRST-LAST", value_parser = range)]

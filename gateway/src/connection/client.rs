@@ -167,8 +167,8 @@ impl Client {
                 Due::Hello => self.close_with(CloseCode::Unauthenticated),
                 Due::Fragments => self.close_with(CloseCode::Policy),
                 Due::Stall => self.close_with(CloseCode::TooSlow),
-                Due::Dead => {
-                    metrics::ended("dead_peer");
+                Due::Dead | Due::Unclosed => {
+                    metrics::ended(if due == Due::Dead { "dead_peer" } else { "close_unanswered" });
                     self.dead = true;
                     return;
                 }

@@ -18,8 +18,10 @@ pub enum Due {
     Fragments,
     /// The socket took nothing for too long.
     Stall,
-    /// Silent for two heartbeats, or did not answer our close.
+    /// Silent for two heartbeats.
     Dead,
+    /// Our close was not answered.
+    Unclosed,
     /// It is time for a ping.
     Ping,
 }
@@ -120,7 +122,7 @@ impl Clocks {
     pub fn due(&mut self, now: Tick, heartbeat: Tick) -> Option<Due> {
         let passed = |by: Tick| by != 0 && now >= by;
         if passed(self.close_by) {
-            return Some(Due::Dead);
+            return Some(Due::Unclosed);
         }
         if passed(self.hello_by) {
             self.hello_by = 0;

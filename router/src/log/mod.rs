@@ -44,7 +44,8 @@ pub struct Entry {
 /// A partitioned, replicated, append-only log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// Appends one record and returns its offset once it is durable (Kafka: its own delivery report under acks=all).
+    /// Appends one record and returns its offset once it is durable (Kafka: its own delivery report under acks=all). Appends of one caller to
+    /// one partition, first polled in order, stand in that order, except for those that fail. It ends in bounded time, whatever happens.
     async fn append(&self, topic: Topic, partition: u16, payload: Bytes) -> Result<u64, LogError>;
 
     /// Up to `max` durable records from `offset` on, in order. Waits while there are none; may give up after a while with none.

@@ -1,5 +1,7 @@
 //! Raw sockets against the real binary: a client that can say anything, a witness who chats beside it, and the server's own counters.
 
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +18,7 @@ const WITNESSES: (u64, u64) = (91, 92);
 pub(crate) struct Server {
     runtime: tokio::runtime::Runtime,
     stand: Stand,
-    _server: support::Server,
+    server: support::Server,
     tokens: HashMap<u64, String>,
     address: SocketAddr,
 }
@@ -35,7 +37,7 @@ impl Server {
             let tokens = accounts.into_iter().map(|account| (account.user, account.token)).collect();
             (server, tokens, stand.address())
         });
-        Self { runtime, stand, _server: server, tokens, address }
+        Self { runtime, stand, server, tokens, address }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -71,8 +73,12 @@ impl Server {
     }
 
     pub(crate) fn log(&self) -> String {
-        let _ = &self.runtime;
         self.stand.tail()
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.runtime.block_on(self.server.terminate());
     }
 
     /// Two who chat while others misbehave.

@@ -86,7 +86,7 @@ impl Worker {
 
     fn sequence(&self, arrivals: Vec<Arrival>) -> Result<Plan, StoreError> {
         let mut known = HashMap::with_capacity(arrivals.len() * 3);
-        let mut look_for = |keys: Vec<_>, known: &mut HashMap<_, _>| -> Result<(), StoreError> {
+        let look_for = |keys: Vec<_>, known: &mut HashMap<_, _>| -> Result<(), StoreError> {
             let rows = if keys.is_empty() { Vec::new() } else { self.store.keys_blocking(&keys)? };
             known.extend(keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))));
             Ok(())

@@ -10,7 +10,7 @@ pub(super) struct Meters {
     pub(super) queue: Histogram,
     /// Expansion, look-ups and sequencing.
     pub(super) sequence: Histogram,
-    /// The whole commit: encoding, journal, fsync, memtables.
+    /// The whole commit: encoding, then the stage `fsync`, which the store records (journal, fsync, memtables).
     pub(super) commit: Histogram,
     /// Registry look-up, push and reports.
     pub(super) deliver: Histogram,

@@ -1,1 +1,259 @@
-//! Being written.
+//! The store of the simulation: in memory, durable for as long as one handle lives, so that it survives the "processes" that crash around it.
+//! One mutex makes every commit atomic and every read a snapshot.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use protocol::plant::{Bug, planted};
+use protocol::record::{Event, EventBody, Link, Message, Source};
+use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
+use router::expand::ShardId;
+
+use super::{Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Page, Retained, Slice, Store, StoreError};
+
+#[derive(Debug, Default)]
+struct Shard {
+    checkpoint: Checkpoint,
+    high_waters: BTreeMap<Source, Link>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    head: Head,
+    /// Those after the floor, dense.
+    events: VecDeque<Event>,
+}
+
+#[derive(Debug)]
+struct State {
+    shards: BTreeMap<ShardId, Shard>,
+    mailboxes: BTreeMap<UserId, Mailbox>,
+    keys: BTreeMap<KeyOf, KeyRow>,
+    cursors: BTreeMap<(UserId, DeviceName), Seq>,
+    stream_epoch: u64,
+}
+
+/// A handle to one store; clones share it.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        let state = State {
+            shards: BTreeMap::new(),
+            mailboxes: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            stream_epoch: 1,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What a restore from an older copy means for clients: their cursors belong to another stream now.
+    pub fn begin_stream_epoch(&self) {
+        self.state.lock().stream_epoch += 1;
+    }
+}
+
+impl State {
+    /// What stands against a commit, or nothing.
+    fn check(&self, shard: ShardId, commit: &Commit) -> Result<(), StoreError> {
+        let fenced = StoreError::Fenced(shard.0);
+        if self.shards.get(&shard).map(|shard| shard.checkpoint).unwrap_or_default() != commit.expect {
+            return Err(fenced);
+        }
+        let mut new = BTreeSet::new();
+        if commit.keys.iter().any(|(key, _)| self.keys.contains_key(key) || !new.insert(*key)) {
+            return Err(fenced);
+        }
+        let mut heads = BTreeMap::new();
+        for row in &commit.rows {
+            let head = heads.entry(row.owner).or_insert_with(|| self.head(row.owner).head);
+            *head += 1;
+            if row.event.seq != *head {
+                return Err(fenced);
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&self, owner: UserId) -> Head {
+        self.mailboxes.get(&owner).map(|mailbox| mailbox.head).unwrap_or_default()
+    }
+
+    fn apply(&mut self, shard: ShardId, commit: Commit) {
+        let state = self.shards.entry(shard).or_default();
+        state.checkpoint.offset = commit.next_offset;
+        state.high_waters.extend(commit.high_waters.iter().map(|one| (one.source, one.link)));
+        for row in commit.rows {
+            self.mailboxes.entry(row.owner).or_default().put(row.event);
+        }
+        self.keys.extend(commit.keys);
+    }
+
+    /// Messages of one mailbox, by position.
+    fn messages(&self, owner: UserId) -> BTreeMap<Position, &Arc<Message>> {
+        let events = self.mailboxes.get(&owner).into_iter().flat_map(|mailbox| &mailbox.events);
+        let messages = events.filter_map(|event| match &event.body {
+            EventBody::Message(message) => Some((message.position, message)),
+            EventBody::Refused(_) => None,
+        });
+        messages.collect()
+    }
+}
+
+impl Mailbox {
+    fn put(&mut self, event: Event) {
+        // in its place: only a planted bug writes over what is there
+        match event.seq.checked_sub(self.head.floor + 1).and_then(|at| usize::try_from(at).ok()) {
+            Some(at) if at < self.events.len() => self.events[at] = event,
+            _ => {
+                self.head.head = event.seq;
+                self.events.push_back(event);
+            }
+        }
+    }
+
+    fn read(&self, after: Seq, max_events: u32, max_bytes: u32) -> Vec<Event> {
+        let Some(skip) = after.checked_sub(self.head.floor) else { return Vec::new() };
+        let (mut events, mut bytes) = (Vec::new(), 0_u32);
+        for event in self.events.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(max_events as usize) {
+            bytes = bytes.saturating_add(super::weight(&event.body));
+            if bytes > max_bytes && !events.is_empty() {
+                break;
+            }
+            events.push(event.clone());
+        }
+        events
+    }
+}
+
+fn at_ms(body: &EventBody) -> u64 {
+    match body {
+        EventBody::Message(message) => message.record.at_ms,
+        EventBody::Refused(refusal) => refusal.at_ms,
+    }
+}
+
+fn message_of(event: &Event) -> Option<(ConversationId, Position)> {
+    matches!(event.body, EventBody::Message(_)).then(|| (event.body.conversation(), event.body.position()))
+}
+
+/// The newest `limit` of these, newest first, and where the next page continues.
+fn newest<'a>(messages: impl Iterator<Item = &'a Arc<Message>>, limit: u32) -> Page {
+    let limit = limit as usize;
+    let mut messages: Vec<_> = messages.take(limit + 1).cloned().collect();
+    let more = messages.len() > limit;
+    messages.truncate(limit);
+    let before = messages.last().filter(|_| more).map(|last| last.position);
+    Page { messages, before }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn acquire(&self, shard: ShardId) -> Result<(Checkpoint, Vec<HighWater>), StoreError> {
+        let mut state = self.state.lock();
+        let shard = state.shards.entry(shard).or_default();
+        shard.checkpoint.owner_epoch += 1;
+        let high_waters = shard.high_waters.iter().map(|(source, link)| HighWater { source: *source, link: *link });
+        Ok((shard.checkpoint, high_waters.collect()))
+    }
+
+    async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
+        Ok(self.state.lock().shards.get(&shard).map(|shard| shard.checkpoint).unwrap_or_default())
+    }
+
+    async fn commit(&self, shard: ShardId, commit: Commit) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        if !planted(Bug::NoFence) {
+            state.check(shard, &commit)?;
+        }
+        state.apply(shard, commit);
+        Ok(())
+    }
+
+    async fn keys(&self, _shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError> {
+        let state = self.state.lock();
+        Ok(keys.iter().map(|key| state.keys.get(key).copied()).collect())
+    }
+
+    async fn heads(&self, _shard: ShardId, owners: &[UserId]) -> Result<Vec<Head>, StoreError> {
+        let state = self.state.lock();
+        Ok(owners.iter().map(|owner| state.head(*owner)).collect())
+    }
+
+    async fn read(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError> {
+        let state = self.state.lock();
+        let Some(mailbox) = state.mailboxes.get(&owner) else { return Ok(Slice::default()) };
+        Ok(Slice { events: mailbox.read(after, max_events, max_bytes), head: mailbox.head })
+    }
+
+    async fn history(&self, reader: UserId, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError> {
+        let state = self.state.lock();
+        let messages = state.messages(reader);
+        let older = messages.range(..before).rev().map(|(_, message)| *message);
+        let mut page = newest(older.filter(|message| message.record.identity.conversation == conversation), limit);
+        page.messages.reverse();
+        Ok(page)
+    }
+
+    async fn conversations(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError> {
+        let state = self.state.lock();
+        let mut seen = BTreeSet::new();
+        let messages = state.messages(owner);
+        let last = messages.values().rev().filter(|message| seen.insert(message.record.identity.conversation));
+        Ok(newest(last.filter(|message| message.position < before).copied(), limit))
+    }
+
+    async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Seq, StoreError> {
+        let mut state = self.state.lock();
+        let head = state.head(owner).head;
+        Ok(*state.cursors.entry((owner, device.clone())).or_insert(head))
+    }
+
+    async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        for cursor in cursors {
+            let seq = state.cursors.entry((cursor.owner, cursor.device.clone())).or_insert(cursor.seq);
+            *seq = cursor.seq.max(*seq);
+        }
+        Ok(())
+    }
+
+    async fn stream_epoch(&self) -> Result<u64, StoreError> {
+        Ok(self.state.lock().stream_epoch)
+    }
+
+    async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError> {
+        let mut state = self.state.lock();
+        let (mut retained, mut removed) = (Retained::default(), BTreeSet::new());
+        for mailbox in state.mailboxes.values_mut() {
+            while mailbox.events.front().is_some_and(|event| at_ms(&event.body) < cutoff.events_before_ms) {
+                removed.extend(mailbox.events.pop_front().as_ref().and_then(message_of));
+                mailbox.head.floor += 1;
+                retained.events += 1;
+            }
+        }
+        for event in state.mailboxes.values().flat_map(|mailbox| &mailbox.events) {
+            if let Some(kept) = message_of(event) {
+                removed.remove(&kept);
+            }
+        }
+        retained.messages = removed.len() as u64;
+        let before = state.keys.len();
+        state.keys.retain(|key, _| key.identity.id.time_ms() >= cutoff.keys_before_ms);
+        retained.keys = (before - state.keys.len()) as u64;
+        Ok(retained)
+    }
+}

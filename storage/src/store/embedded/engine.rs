@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -21,6 +22,8 @@ pub(super) struct Engine {
     pub(super) conversations: Keyspace,
     pub(super) heads: Keyspace,
     pub(super) checkpoints: Keyspace,
+    /// From handing a batch over until it is durable and visible.
+    fsync: metrics::Histogram,
     failed: AtomicBool,
     fatal: Fatal,
 }
@@ -75,6 +78,7 @@ impl Engine {
             conversations: keyspace("conversations", true)?,
             heads: keyspace("heads", false)?,
             checkpoints: keyspace("checkpoints", true)?,
+            fsync: metrics::histogram!("switchboard_stage_seconds", "stage" => "fsync"),
             failed: AtomicBool::new(false),
             fatal: Arc::clone(&options.fatal),
             database,
@@ -92,10 +96,13 @@ impl Engine {
         if self.failed.load(Ordering::Acquire) {
             return Err(StoreError::Unavailable("an earlier write failed".to_owned()));
         }
+        let start = Instant::now();
         batch.commit().map_err(|error| {
             self.fail(&format!("a write to the mailboxes failed: {error}"));
             StoreError::Unknown
-        })
+        })?;
+        self.fsync.record(start.elapsed());
+        Ok(())
     }
 
     /// Nothing after this can be trusted.

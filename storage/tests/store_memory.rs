@@ -1,0 +1,11 @@
+//! The memory store keeps the store's contract.
+
+use std::sync::Arc;
+
+use storage::store::contract;
+use storage::store::memory::MemoryStore;
+
+#[tokio::test]
+async fn contract() {
+    contract::run(async || Arc::new(MemoryStore::new())).await;
+}
