@@ -165,7 +165,7 @@ fn seen(body: &EventBody) -> (u64, String, bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(10))]
     #[test]
     fn it_does_what_the_model_does(
         batches in proptest::collection::vec(

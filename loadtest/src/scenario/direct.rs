@@ -196,7 +196,7 @@ async fn attach_all(options: &Options, accounts: &[Account], device: &str) -> Re
     let device: Arc<str> = device.into();
     let coming = stream::iter(accounts.to_vec()).map(move |account| {
         let (target, device) = (target.with_token(&account.token), Arc::clone(&device));
-        async move { attach(&target, &device).await.with_context(|| format!("attaching user {}", account.user)) }
+        async move { attach(&target, &device, None).await.with_context(|| format!("attaching user {}", account.user)) }
     });
     coming.buffered(options.common.handshakes.max(1)).try_collect().await
 }

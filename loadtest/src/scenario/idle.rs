@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Common, attach, fresh_device};
+use super::{Attached, Common, attach, fresh_device};
 use crate::client::{Client, Target};
 use crate::pace::Latencies;
 use crate::process::Process;
@@ -40,12 +40,21 @@ pub struct Options {
     settle: Duration,
 }
 
+/// Somebody who comes: for the first time, or back with a cursor.
+#[derive(Debug, Clone)]
+struct Comer {
+    account: Account,
+    cursor: Option<u64>,
+}
+
 /// What one crowd was like.
 #[derive(Debug, Default)]
 struct Arrival {
     took: Duration,
     latencies: Latencies,
     failed: Vec<String>,
+    /// Who came, with the cursor to come back with.
+    came: Vec<Comer>,
 }
 
 /// Sockets that stand.
@@ -64,30 +73,40 @@ pub async fn run(options: Options) -> Result<bool> {
     let target = options.common.target().await?.with_read_buffer(READ_BUFFER);
     let handshakes = options.common.handshakes;
     match options.common.server() {
-        Some(server) => measured(&options, server, &target, &accounts).await,
+        Some(server) => measured(&options, server, &target, strangers(accounts)).await,
         None => {
-            let (crowd, arrival) = Crowd::gather(&target, &accounts, handshakes).await;
-            arrival.print(&crowd);
+            let (crowd, arrival) = Crowd::gather(&target, strangers(accounts), handshakes).await;
+            arrival.print("coming for the first time", &crowd);
             tokio::time::sleep(options.hold).await;
             Ok(crowd.dismiss().await && arrival.failed.is_empty())
         }
     }
 }
 
-/// A warm-up round, then the round that counts.
-async fn measured(options: &Options, server: Process, target: &Target, accounts: &[Account]) -> Result<bool> {
+/// People who come for the first time: the server gives their devices a birth, durably.
+fn strangers(accounts: Vec<Account>) -> Vec<Comer> {
+    accounts.into_iter().map(|account| Comer { account, cursor: None }).collect()
+}
+
+/// A round of strangers, then the round that counts: everybody comes back with a cursor, as after a cut.
+async fn measured(options: &Options, server: Process, target: &Target, comers: Vec<Comer>) -> Result<bool> {
     let handshakes = options.common.handshakes;
     // Own memory is compared with the very start: what the allocator keeps after a round would hide the cost.
     let own_cold = Process::own().memory()?;
     let cold = server.memory().context("is --server-pid right?")?;
-    let (crowd, _) = Crowd::gather(target, accounts, handshakes).await;
+    let cpu_before = server.cpu_seconds()?;
+    let (crowd, arrival) = Crowd::gather(target, comers, handshakes).await;
+    let cpu_first = server.cpu_seconds()? - cpu_before;
+    arrival.print("coming for the first time", &crowd);
+    println!("server CPU a connection: {:.3} ms", cpu_first * 1e3 / to_f64(crowd.sockets.len().max(1) as u64));
+    let first_full = settled(server, options.settle).await?;
     crowd.dismiss().await;
     let empty = settled(server, options.settle).await?;
 
     let cpu_before = server.cpu_seconds()?;
-    let (crowd, arrival) = Crowd::gather(target, accounts, handshakes).await;
+    let (crowd, arrival) = Crowd::gather(target, arrival.came, handshakes).await;
     let cpu_arrived = server.cpu_seconds()?;
-    arrival.print(&crowd);
+    arrival.print("coming back with a cursor", &crowd);
     let full = settled(server, options.settle).await?;
     let own_full = Process::own().memory()?;
     let (cpu_hold, hold_from) = (server.cpu_seconds()?, Instant::now());
@@ -96,12 +115,17 @@ async fn measured(options: &Options, server: Process, target: &Target, accounts:
 
     let standing = crowd.sockets.len().max(1) as u64;
     println!(
-        "server memory (RssAnon): {} KiB at the start, {} KiB empty after a round, {} KiB with {standing} sockets",
+        "server memory (RssAnon): {} KiB at the start, {} KiB with the first crowd, {} KiB empty after it, {} KiB with {standing} sockets",
         cold / 1024,
+        first_full / 1024,
         empty / 1024,
         full / 1024
     );
-    println!("server memory a socket: {} B", full.saturating_sub(empty) / standing);
+    println!(
+        "server memory a socket: {} B over the empty server, {} B over the untouched one",
+        full.saturating_sub(empty) / standing,
+        full.saturating_sub(cold) / standing
+    );
     println!("server CPU a connection: {:.3} ms", (cpu_arrived - cpu_before) * 1e3 / to_f64(standing));
     println!(
         "server CPU holding: {cpu_held:.2} s in {:.0} s = {:.2} % of a core",
@@ -133,9 +157,9 @@ async fn settled(server: Process, least: Duration) -> Result<u64> {
 }
 
 impl Arrival {
-    fn print(&self, crowd: &Crowd) {
+    fn print(&self, how: &str, crowd: &Crowd) {
         let (standing, seconds) = (crowd.sockets.len(), self.took.as_secs_f64());
-        println!("{standing} sockets attached in {seconds:.2} s = {:.0}/s", to_f64(standing as u64) / seconds);
+        println!("{how}: {standing} sockets attached in {seconds:.2} s = {:.0}/s", to_f64(standing as u64) / seconds);
         println!("connect to live: {}", self.latencies.summary());
         if let Some(why) = self.failed.first() {
             println!("{} sockets failed, the first: {why}", self.failed.len());
@@ -145,25 +169,26 @@ impl Arrival {
 
 impl Crowd {
     /// Connects everybody, a bounded number at a time. Each socket is held from the moment it stands.
-    async fn gather(target: &Target, accounts: &[Account], handshakes: usize) -> (Self, Arrival) {
+    async fn gather(target: &Target, comers: Vec<Comer>, handshakes: usize) -> (Self, Arrival) {
         let device: Arc<str> = fresh_device(rand::random()).into();
         let mut crowd = Self { leave: watch::Sender::new(false), sockets: JoinSet::new() };
         let mut arrival = Arrival::default();
         let start = Instant::now();
         let target = target.clone();
-        let coming = stream::iter(accounts.to_vec()).map(move |account| {
-            let (target, device) = (target.with_token(&account.token), Arc::clone(&device));
+        let coming = stream::iter(comers).map(move |comer| {
+            let (target, device) = (target.with_token(&comer.account.token), Arc::clone(&device));
             async move {
                 let start = Instant::now();
-                (attach(&target, &device).await, start.elapsed())
+                (attach(&target, &device, comer.cursor).await, start.elapsed(), comer.account)
             }
         });
         let mut coming = std::pin::pin!(coming.buffer_unordered(handshakes.max(1)));
-        while let Some((attached, took)) = coming.next().await {
+        while let Some((attached, took, account)) = coming.next().await {
             match attached {
-                Ok(attached) => {
+                Ok(Attached { client, head, .. }) => {
                     arrival.latencies.add(took);
-                    crowd.sockets.spawn(hold(attached.client, crowd.leave.subscribe()));
+                    arrival.came.push(Comer { account, cursor: Some(head) });
+                    crowd.sockets.spawn(hold(client, crowd.leave.subscribe()));
                 }
                 Err(error) => arrival.failed.push(error.to_string()),
             }

@@ -71,10 +71,10 @@ struct Attached {
     head: u64,
 }
 
-/// Connects a device at the present head of its mailbox.
-async fn attach(target: &Target, device: &str) -> Result<Attached, ClientError> {
+/// Connects a device at its cursor, or, without one, where the server says: at the present head when it is new.
+async fn attach(target: &Target, device: &str, cursor: Option<u64>) -> Result<Attached, ClientError> {
     let mut client = Client::connect(target).await?;
-    let welcome = client.hello(Hello { device, cursor: None, epoch: None }).await?;
+    let welcome = client.hello(Hello { device, cursor, epoch: None }).await?;
     loop {
         match client.next().await? {
             ServerFrame::Live { head } => return Ok(Attached { client, welcome, head }),

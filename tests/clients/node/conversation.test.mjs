@@ -98,8 +98,11 @@ test("bad frames are answered, the connection stays", async () => {
   assert.equal((await a.type("error")).code, "forbidden");
   const empty = await a.send("u:43", "");
   assert.deepEqual([empty.type, empty.code, empty.final], ["refused", "empty", true]);
-  const four = await a.send("u:43", "x", { id: "0b2c1d6e-5c1e-4c3a-9d4e-1f2a3b4c5d6e" });
-  assert.deepEqual([four.type, four.code], ["refused", "bad_id"]);
+  // A version 7 of year 2000 can be read as an id; one of version 4 cannot, so the answer may not name it.
+  const old = await a.send("u:43", "x", { id: "00dc6acf-ac00-7c3a-9d4e-1f2a3b4c5d6e" });
+  assert.deepEqual([old.type, old.code, old.final], ["refused", "bad_id", true]);
+  a.post({ type: "send", id: "0b2c1d6e-5c1e-4c3a-9d4e-1f2a3b4c5d6e", to: "u:43", kind: "text", body: { text: "x" } });
+  assert.equal((await a.take((frame) => frame.type === "refused" || frame.type === "error")).code, "bad_id");
   a.post({ type: "ping" });
   assert.ok(Date.parse((await a.type("pong")).now));
   await a.close();

@@ -1,5 +1,6 @@
 //! What is relational and rare: which instance this is, and which devices there are. SQLite in its own file, one writer.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,15 +8,19 @@ use protocol::{DeviceName, Seq, UserId};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlSafeStr as _};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::StorageError;
 use crate::store::{Cursor, Head, StoreError};
 
-const READERS: u32 = 2;
-const CURSOR: &str = "SELECT cursor FROM device WHERE user = ?1 AND device = ?2";
-const BIRTH: &str = "INSERT INTO device (user, device, born_head, cursor, born_at_ms, seen_at_ms) \
-     VALUES (?1, ?2, ?3, ?3, ?4, ?4) ON CONFLICT (user, device) DO NOTHING";
+/// Devices that ask for their cursor at once; more wait.
+const ASKS: usize = 1024;
+/// A device that is there already stays as it is.
+const BIRTHS: &str = "INSERT INTO device (user, device, born_head, cursor, born_at_ms, seen_at_ms) \
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 2, ?2, ?2 FROM json_each(?1) WHERE true ON CONFLICT (user, device) DO NOTHING";
+const CURSORS: &str = "SELECT d.user, d.device, d.cursor FROM json_each(?1) AS asked \
+     JOIN device AS d ON d.user = asked.value ->> 0 AND d.device = asked.value ->> 1";
 /// One statement for a whole batch. `WHERE true` keeps the parser from reading ON as part of a join.
 const SAVE: &str = "INSERT INTO device (user, device, born_head, cursor, born_at_ms, seen_at_ms) \
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 2, ?2, ?2 FROM json_each(?1) WHERE true \
@@ -32,11 +37,23 @@ pub struct Instance {
     pub created_at_ms: u64,
 }
 
-/// The tables.
+/// A device that has no cursor of its own asks for ours.
+#[derive(Debug)]
+struct Ask {
+    owner: UserId,
+    device: DeviceName,
+    /// Where it is born if it was never seen.
+    head: Seq,
+    answer: oneshot::Sender<Result<Seq, StoreError>>,
+}
+
+type Known = HashMap<(UserId, DeviceName), Seq>;
+
+/// The tables. Whoever asks at the same time is answered from one statement, and born in one transaction.
 #[derive(Debug)]
 pub(super) struct Devices {
     writer: SqlitePool,
-    readers: SqlitePool,
+    asks: mpsc::Sender<Ask>,
 }
 
 fn now_ms() -> i64 {
@@ -49,10 +66,6 @@ fn unavailable(error: sqlx::Error) -> StoreError {
 }
 
 /// SQLite's integers are signed; users and seqs stay below 2^63.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 fn unsigned(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|_| StoreError::Damaged("a negative number in the device table".to_owned()))
 }
@@ -67,13 +80,14 @@ impl Devices {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await;
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let writer = writer.map_err(|error| bad(error.to_string()))?;
         let sql = include_str!("migrations/0001_instance_and_devices.sql").into_sql_str();
         let migration = Migration::new(1, "instance and devices".into(), MigrationType::Simple, sql, false);
         Migrator::with_migrations(vec![migration]).run(&writer).await.map_err(|error| bad(error.to_string()))?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await;
-        Ok(Self { writer, readers: readers.map_err(|error| bad(error.to_string()))? })
+        let (asks, asked) = mpsc::channel(ASKS);
+        tokio::spawn(answer_asks(writer.clone(), asked));
+        Ok(Self { writer, asks })
     }
 
     /// The instance row; made now if there is none.
@@ -90,19 +104,12 @@ impl Devices {
         })
     }
 
-    /// The stored cursor; none for a device never seen.
-    pub(super) async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Option<Seq>, StoreError> {
-        let row = sqlx::query(CURSOR).bind(signed(owner.get())).bind(device.as_str()).fetch_optional(&self.readers).await;
-        row.map_err(unavailable)?.map(|row| unsigned(row.try_get(0).map_err(unavailable)?)).transpose()
-    }
-
-    /// A device is born at a head, durably; if somebody was faster, at theirs.
-    pub(super) async fn birth(&self, owner: UserId, device: &DeviceName, head: Head) -> Result<Seq, StoreError> {
-        let user = signed(owner.get());
-        let born = sqlx::query(BIRTH).bind(user).bind(device.as_str()).bind(signed(head.head)).bind(now_ms());
-        born.execute(&self.writer).await.map_err(unavailable)?;
-        let row = sqlx::query(CURSOR).bind(user).bind(device.as_str()).fetch_one(&self.writer).await.map_err(unavailable)?;
-        unsigned(row.try_get(0).map_err(unavailable)?)
+    /// The stored cursor of a device. One never seen is born at `head`, durably, before this returns.
+    pub(super) async fn cursor(&self, owner: UserId, device: &DeviceName, head: Head) -> Result<Seq, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || StoreError::Unavailable("the device file is closed".to_owned());
+        self.asks.send(Ask { owner, device: device.clone(), head: head.head, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 
     /// Raises cursors, all in one statement.
@@ -111,13 +118,55 @@ impl Devices {
             return Ok(());
         }
         let rows: Vec<_> = cursors.iter().map(|one| (one.owner.get(), one.device.as_str(), one.seq)).collect();
-        let json = serde_json::to_string(&rows).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        sqlx::query(SAVE).bind(json).bind(now_ms()).execute(&self.writer).await.map_err(unavailable)?;
+        sqlx::query(SAVE).bind(json(&rows)?).bind(now_ms()).execute(&self.writer).await.map_err(unavailable)?;
         Ok(())
     }
 
     pub(super) async fn close(&self) {
-        self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Answers everybody who has asked by now, then looks again, until the store is dropped.
+async fn answer_asks(writer: SqlitePool, mut asked: mpsc::Receiver<Ask>) {
+    let mut asks = Vec::new();
+    while asked.recv_many(&mut asks, ASKS).await > 0 {
+        let found = cursors_of(&writer, &asks).await;
+        for ask in asks.drain(..) {
+            let missing = || StoreError::Damaged("a device that was born is not there".to_owned());
+            let seq = found.as_ref().map_err(Clone::clone);
+            let seq = seq.and_then(|found| found.get(&(ask.owner, ask.device)).copied().ok_or_else(missing));
+            // who no longer waits has gone
+            let _ = ask.answer.send(seq);
+        }
+    }
+}
+
+/// The cursors of all who ask; who is unknown is born first.
+async fn cursors_of(writer: &SqlitePool, asks: &[Ask]) -> Result<Known, StoreError> {
+    let known = select(writer, asks.iter()).await?;
+    let strangers: Vec<_> = asks.iter().filter(|ask| !known.contains_key(&(ask.owner, ask.device.clone()))).collect();
+    if strangers.is_empty() {
+        return Ok(known);
+    }
+    let rows: Vec<_> = strangers.iter().map(|ask| (ask.owner.get(), ask.device.as_str(), ask.head)).collect();
+    let born = sqlx::query(BIRTHS).bind(json(&rows)?).bind(now_ms()).execute(writer).await;
+    born.map_err(unavailable)?;
+    let born = select(writer, strangers.into_iter()).await?;
+    Ok(known.into_iter().chain(born).collect())
+}
+
+async fn select(writer: &SqlitePool, asks: impl Iterator<Item = &Ask>) -> Result<Known, StoreError> {
+    let pairs: Vec<_> = asks.map(|ask| (ask.owner.get(), ask.device.as_str())).collect();
+    let rows = sqlx::query(CURSORS).bind(json(&pairs)?).fetch_all(writer).await.map_err(unavailable)?;
+    let row = |row: &sqlx::sqlite::SqliteRow| {
+        let (user, device): (i64, String) = (row.try_get(0).map_err(unavailable)?, row.try_get(1).map_err(unavailable)?);
+        let device = device.parse().map_err(|_| StoreError::Damaged("a device without a name".to_owned()))?;
+        Ok(((UserId::from_stored(unsigned(user)?), device), unsigned(row.try_get(2).map_err(unavailable)?)?))
+    };
+    rows.iter().map(row).collect()
+}
+
+fn json(rows: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(rows).map_err(|error| StoreError::Unavailable(error.to_string()))
 }

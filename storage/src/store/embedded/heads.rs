@@ -112,7 +112,11 @@ mod tests {
             }
             assert_eq!(heads.get(user(1)).unwrap().head, 7);
         }
-        let kept: usize = heads.parts.iter().map(|part| part.lock().young.len() + part.lock().old.len()).sum();
+        let size = |part: &Mutex<Part>| {
+            let part = part.lock();
+            part.young.len() + part.old.len()
+        };
+        let kept: usize = heads.parts.iter().map(size).sum();
         assert!(kept <= 2 * 640 + PARTS, "{kept}");
     }
 }

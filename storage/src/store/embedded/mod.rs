@@ -238,10 +238,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Seq, StoreError> {
-        if let Some(seq) = self.devices.cursor(owner, device).await? {
-            return Ok(seq);
-        }
-        self.devices.birth(owner, device, self.mailboxes.head_now(owner)?).await
+        self.devices.cursor(owner, device, self.mailboxes.head_now(owner)?).await
     }
 
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
