@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use gateway::deliver::Sessions;
@@ -11,16 +10,14 @@ use gateway::{Gateway, Ports, http, listener};
 use router::registry::NodeId;
 use router::registry::memory::MemoryRegistry;
 use storage::cycle::{self, Cycle};
+use storage::retention::{self, Policy};
 use storage::store::embedded::EmbeddedStore;
-use storage::store::{Cutoff, Store as _};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{Retention, Settings};
 use crate::signal::Signals;
 use crate::{secret, telemetry};
-
-const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Serves until a signal, then drains.
 pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -104,19 +101,13 @@ async fn drain(settings: &Settings, gateway: &Gateway, cycle: &Arc<Cycle>) -> an
 
 /// Removes what is too old, for ever.
 async fn retain(store: Arc<EmbeddedStore>, retention: Retention) {
-    let mut every = tokio::time::interval(retention.every.max(Duration::from_secs(1)));
+    let policy = Policy { event_days: (retention.days > 0).then_some(retention.days), key_days: retention.key_days };
+    let mut every = tokio::time::interval(retention.every);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let before = |days: u64| now_ms().saturating_sub(days.saturating_mul(DAY_MS));
-        let events_before_ms = if retention.days == 0 { 0 } else { before(retention.days) };
-        let cutoff = Cutoff { events_before_ms, keys_before_ms: before(retention.key_days) };
-        match store.retain(cutoff).await {
-            Ok(removed) if removed != Default::default() => {
-                info!(events = removed.events, messages = removed.messages, keys = removed.keys, "retention");
-            }
-            Ok(_) => {}
-            Err(why) => tracing::error!(%why, "retention failed and will be tried again"),
+        if let Err(why) = retention::pass(&*store, policy.cutoff(now_ms())).await {
+            tracing::error!(%why, "retention failed and will be tried again");
         }
     }
 }

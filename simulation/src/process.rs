@@ -93,11 +93,19 @@ impl Process {
         }
     }
 
+    /// Waits until it stands still.
+    pub async fn standstill(&self) {
+        let mut life = self.life.subscribe();
+        if life.wait_for(|life| *life == Life::Stands).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+
     /// Where every call goes through, before and after: waits while the process stands still.
     pub async fn gate(&self) {
         let mut life = self.life.subscribe();
         let runs = life.wait_for(|life| *life != Life::Stands).await.map(|life| *life);
-        if runs != Ok(Life::Runs) {
+        if !matches!(runs, Ok(Life::Runs)) {
             pending::<()>().await;
         }
     }

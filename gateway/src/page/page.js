@@ -144,7 +144,8 @@ async function takeToken() {
       method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ user: me, device }),
     });
     if (answer.ok) { token = (await answer.json()).data.token; return true; }
-    if (answer.status !== 404) throw new Error("HTTP " + answer.status);
+    if (answer.status >= 500 || answer.status === 429) throw new Error("HTTP " + answer.status);
+    if (answer.status !== 404) { state("stopped", "Stopped"); note(`The server gives user ${me} no token (HTTP ${answer.status}).`); return false; }
     tokensForTheAsking = false;
   }
   token = kept.read("token." + me, null);

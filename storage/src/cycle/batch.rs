@@ -46,7 +46,7 @@ impl Worker {
             // nothing was written, so this refusal is true
             Err(error) => {
                 tracing::error!(%error, "the store cannot be read; sends are refused");
-                self.refuse(reports);
+                refuse(reports);
                 return Ok(());
             }
         };
@@ -150,7 +150,7 @@ impl Worker {
     }
 
     fn settle(&self, placed: &[Placed], reports: Vec<Report>) {
-        let (mut accepted, mut repeats, mut reused) = (0, 0, 0);
+        let (mut accepted, mut repeats) = (0, 0);
         for (report, placed) in reports.into_iter().zip(placed) {
             let outcome = match placed {
                 Placed::New => {
@@ -161,23 +161,19 @@ impl Worker {
                     repeats += 1;
                     Outcome::Accepted
                 }
-                Placed::Reused => {
-                    reused += 1;
-                    Outcome::Refused(ErrorCode::IdReused)
-                }
+                Placed::Reused => Outcome::Refused(ErrorCode::IdReused),
             };
             report.settle(outcome);
         }
         self.meters.accepted.increment(accepted);
         self.meters.repeats.increment(repeats);
-        self.meters.reused.increment(reused);
     }
 
-    fn refuse(&self, reports: Vec<Report>) {
-        self.meters.unavailable.increment(reports.len() as u64);
-        for report in reports {
-            report.settle(Outcome::Refused(ErrorCode::Unavailable));
-        }
+}
+
+fn refuse(reports: Vec<Report>) {
+    for report in reports {
+        report.settle(Outcome::Refused(ErrorCode::Unavailable));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the cycle counts. Handles are made once.
+//! What the cycle counts. Handles are made once. Refusals are counted where they are told, in the gateway.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -16,15 +16,12 @@ pub(super) struct Meters {
     pub(super) deliver: Histogram,
     pub(super) accepted: Counter,
     pub(super) repeats: Counter,
-    pub(super) reused: Counter,
-    pub(super) unavailable: Counter,
     pub(super) lookups_failed: Counter,
 }
 
 impl Meters {
     pub(super) fn new() -> Self {
         let stage = |stage: &'static str| histogram!("switchboard_stage_seconds", "stage" => stage);
-        let refused = |code: &'static str| counter!("switchboard_refused_total", "code" => code);
         Self {
             depth: gauge!("switchboard_cycle_queue_depth"),
             records: histogram!("switchboard_cycle_batch_records"),
@@ -34,8 +31,6 @@ impl Meters {
             deliver: stage("deliver"),
             accepted: counter!("switchboard_accepted_total"),
             repeats: counter!("switchboard_repeats_total"),
-            reused: refused("id_reused"),
-            unavailable: refused("unavailable"),
             lookups_failed: counter!("switchboard_registry_errors_total"),
         }
     }

@@ -63,7 +63,6 @@ pub struct Parts {
 /// The running cycle. Dropped without [`Self::close`], it leaves what waits: those reports say that the outcome is unknown.
 pub struct Cycle {
     queue: Arc<Queue>,
-    refused: metrics::Counter,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -113,8 +112,7 @@ impl Cycle {
         };
         let thread = std::thread::Builder::new().name("cycle".to_owned()).spawn(run);
         let thread = thread.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let refused = metrics::counter!("switchboard_refused_total", "code" => "unavailable");
-        Ok(Arc::new(Self { queue, refused, thread: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self { queue, thread: Mutex::new(Some(thread)) }))
     }
 
     /// Refuses new sends, finishes those that wait, and ends the thread. Blocks until then; a second call returns at once.
@@ -137,7 +135,6 @@ impl Drop for Cycle {
 impl Submit for Cycle {
     fn submit(&self, record: Record, report: Report) {
         if let Err(waiting) = self.queue.put(Waiting { record, report, since: Instant::now() }) {
-            self.refused.increment(1);
             waiting.report.settle(Outcome::Refused(ErrorCode::Unavailable));
         }
     }

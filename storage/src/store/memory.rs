@@ -60,9 +60,30 @@ impl MemoryStore {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// What a restore from an older copy means for clients: their cursors belong to another stream now.
-    pub fn begin_stream_epoch(&self) {
-        self.state.lock().stream_epoch += 1;
+    /// What a restore from another copy may mean for clients: every mailbox is numbered otherwise (here by conversation), in a new stream
+    /// epoch, and every device begins at 0.
+    pub fn renumber(&self) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.stream_epoch += 1;
+        state.cursors.values_mut().for_each(|seq| *seq = 0);
+        for (owner, mailbox) in &mut state.mailboxes {
+            let floor = mailbox.head.floor;
+            mailbox.events.make_contiguous().sort_by_key(|event| (event.body.conversation(), event.body.position()));
+            for (event, seq) in mailbox.events.iter_mut().zip(floor + 1..) {
+                event.seq = seq;
+                if let Some(row) = state.keys.get_mut(&key_of(*owner, &event.body)) {
+                    row.seq = Some(seq);
+                }
+            }
+        }
+    }
+}
+
+fn key_of(owner: UserId, body: &EventBody) -> KeyOf {
+    match body {
+        EventBody::Message(message) => KeyOf { owner, identity: message.record.identity, refused: None },
+        EventBody::Refused(refusal) => KeyOf { owner, identity: refusal.identity, refused: Some(refusal.body_hash.0) },
     }
 }
 
