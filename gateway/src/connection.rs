@@ -44,8 +44,8 @@ pub trait Handler: Unpin {
     fn heard(&mut self, bytes: usize, mid_message: bool);
     /// All input is worked in: ask for more where there is room.
     fn settle(&mut self, out: &mut Frames);
-    /// The socket took all of it, or only some, or none.
-    fn written(&mut self, all: bool, progress: bool);
+    /// The socket took so many bytes, which were all or not.
+    fn written(&mut self, all: bool, bytes: usize);
     /// A close wanted by the handler itself.
     fn wants_close(&mut self) -> Option<CloseCode>;
     /// Our close frame is sent: wait for the peer's, not for ever.
@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
             }
         }
         let all = written == out.bytes().len();
-        self.handler.written(all, written > 0);
+        self.handler.written(all, written);
         if all {
             out.give_back();
         } else {

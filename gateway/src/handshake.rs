@@ -98,9 +98,9 @@ fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>
     let (encoding, bearer) = subprotocol(headers)?;
     check_origin(headers, node)?;
     let claims = token(headers, bearer.as_deref(), node)?;
-    admit(peer, node)?;
     let offered = headers.contains_key(PROTOCOL);
     let (mut response, upgraded) = shake(&mut request)?;
+    admit(peer, node)?;
     if offered {
         response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }

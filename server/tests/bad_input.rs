@@ -342,3 +342,61 @@ fn one_id_a_thousand_times_and_with_another_body() {
     assert_eq!(page.matches("\"event\":\"message\"").count(), 1, "71 one message");
     assert!(page.contains("first") && !page.contains("second"));
 }
+
+#[test]
+fn counts_of_sockets_and_handshakes_are_limited() {
+    let settings = [("SWITCHBOARD_GATEWAY__SOCKETS_PER_IP", "4"), ("SWITCHBOARD_GATEWAY__SOCKETS_PER_USER", "1")];
+    let server = Server::start_with(&settings);
+    let mut witness = server.witness();
+    let mut one = Raw::attach(&server, 80);
+    let mut other = Raw::upgrade(server.address(), &[]);
+    other.text(&format!(r#"{{"type":"hello","token":"{}","device":"second"}}"#, server.token(80)));
+    assert_eq!(other.close_code(), Some(4429), "20 devices of a user");
+    server.wait_until("the refused socket is gone", || server.counter("switchboard_sockets") == 3);
+    let _fourth = Raw::upgrade(server.address(), &[]);
+    let mut fifth = Raw::connect(server.address());
+    let spoofed = request(&and(&["X-Forwarded-For: 203.0.113.7"]));
+    fifth.write(&spoofed).expect("open");
+    assert_eq!(fifth.status(), Some(429), "20 sockets of an address, 23 whatever it says of itself");
+    one.text(r#"{"type":"ping"}"#);
+    one.until("pong");
+    witness.chat();
+
+    let server = Server::start_with(&[("SWITCHBOARD_GATEWAY__HANDSHAKES_PER_S", "1")]);
+    let statuses: Vec<_> = (0..20)
+        .map(|_| {
+            let mut raw = Raw::connect(server.address());
+            raw.write(&request(&GOOD)).expect("open");
+            raw.status()
+        })
+        .collect();
+    assert_eq!(statuses[0], Some(101));
+    assert!(statuses.contains(&Some(503)), "21 handshakes too fast");
+}
+
+#[test]
+fn sockets_that_break_off_leave_nothing_behind() {
+    let server = Server::start();
+    let mut witness = server.witness();
+    let before = server.counter("switchboard_sockets");
+    for user in 1..=20 {
+        let mut raw = Raw::attach(&server, user);
+        raw.write(&client_frame(0x81, &[b' '; 5000])[..100]).expect("open");
+    }
+    server.wait_until("43 their state is freed", || server.counter("switchboard_sockets") == before);
+    server.wait_until("and their sessions", || server.counter("switchboard_sessions") == before);
+    witness.chat();
+}
+
+#[test]
+fn a_token_that_expires_on_a_live_socket() {
+    let server = Server::start_with(&[
+        ("SWITCHBOARD_GATEWAY__HEARTBEAT", "1s"),
+        ("SWITCHBOARD_GATEWAY__STALL_DEADLINE", "1s"),
+        ("SWITCHBOARD_GATEWAY__TOKEN_GRACE", "1s"),
+    ]);
+    let mut raw = Raw::upgrade(server.address(), &[]);
+    raw.text(&format!(r#"{{"type":"hello","token":"{}"}}"#, server.token_for_seconds(81, 3)));
+    assert!(raw.until("reauth").contains("\"before\""), "64 it is told before");
+    assert_eq!(raw.close_code(), Some(4401), "64 and closed after");
+}

@@ -3,6 +3,8 @@
 //!
 //! Needs strace and permission to trace. With the planted bug `no_fsync` the same check must fail, or it proves nothing.
 
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -185,7 +187,10 @@ fn check(trace: &str) -> Result<usize, String> {
                 return Err(format!("{id} was accepted and is in no journal write"));
             };
             if !syncs.iter().any(|sync| sync.begin > written && sync.end < answer.begin) {
-                return Err(format!("{id} was accepted on line {} and written until line {written}, with no fsync between", answer.begin));
+                return Err(format!(
+                    "{id} was accepted on line {} and written until line {written}, with no fsync between",
+                    answer.begin
+                ));
             }
         }
     }
@@ -199,7 +204,9 @@ fn the_reader_of_traces_sees_order() {
     let write = format!("7 write(9</d/0.jnl>, \"{}\", 16", hex(id.as_bytes()));
     let frame = format!(r#"{{"type":"accepted","id":"{id}"}}"#);
     let answer = format!("8 writev(12<socket:[1]>, [{{iov_base=\"{}\", iov_len=9}}], 1) = 9", hex(frame.as_bytes()));
-    let good = format!("{write}) = 16\n7 fdatasync(9</d/0.jnl> <unfinished ...>\n8 write(1, \"\\x41\", 1) = 1\n7 <... fdatasync resumed>) = 0\n{answer}");
+    let good = format!(
+        "{write}) = 16\n7 fdatasync(9</d/0.jnl> <unfinished ...>\n8 write(1, \"\\x41\", 1) = 1\n7 <... fdatasync resumed>) = 0\n{answer}"
+    );
     assert_eq!(check(&good), Ok(1));
     let early = format!("{write}) = 16\n7 fdatasync(9</d/0.jnl> <unfinished ...>\n{answer}\n7 <... fdatasync resumed>) = 0");
     assert!(check(&early).is_err(), "answered while the fsync ran");

@@ -127,9 +127,9 @@ impl Device {
     pub async fn live(self: Arc<Self>) {
         loop {
             let healed = self.sim.is_healed();
-            let last_time = healed && self.disk.lock().is_settled();
+            let last_time = self.sim.is_last_call();
             if let Some(wire) = self.net.connect() {
-                let until = if healed { Duration::from_secs(30) } else { self.sim.up_to_ms(self.sim.weather.stay_ms) };
+                let until = if healed { Duration::from_secs(5) } else { self.sim.up_to_ms(self.sim.weather.stay_ms) };
                 let complete = self.talk(wire, Instant::now() + until, last_time).await;
                 self.sim.note(|| format!("{} leaves at {}", self.label(), self.disk.lock().cursor()));
                 if last_time && complete {
@@ -146,15 +146,14 @@ impl Device {
         let now = Instant::now();
         let mut talk = Talk { wire, last: None, live: None, acked: 0, resend_at: BTreeMap::new(), send_at: now, heard_at: now };
         self.hello(&talk).await;
+        self.resend_all(&mut talk);
         loop {
             let said = tokio::select! {
                 biased;
                 said = talk.wire.says.recv() => said,
                 () = sleep_until(until) => return false,
                 () = sleep(LOOKS_EVERY) => {
-                    if talk.live.is_some() {
-                        self.act(&mut talk).await;
-                    }
+                    self.act(&mut talk).await;
                     if talk.live.is_some() && last_time {
                         return true;
                     }
@@ -188,7 +187,6 @@ impl Device {
                     self.sim.wrong(format!("gap: {} is told it is live at {head} and has {}", self.label(), self.disk.lock().cursor()));
                 }
                 talk.live = Some(head);
-                self.resend_all(talk);
             }
             Say::Accepted(id) => {
                 self.disk.lock().settle(id, true);
@@ -265,7 +263,8 @@ impl Device {
     /// What a client does from time to time.
     async fn act(&self, talk: &mut Talk) {
         let now = Instant::now();
-        let cursor = self.disk.lock().cursor();
+        // what came over this wire; an older connection's events are none of its business
+        let cursor = talk.last.unwrap_or(0);
         if cursor > talk.acked && (self.sim.is_healed() || self.sim.below(4) == 0) {
             talk.acked = cursor;
             drop(talk.wire.asks.send(Ask::Received(cursor)).await);

@@ -123,7 +123,7 @@ impl Node {
         let seats: Vec<_> = self.seats.lock().values().cloned().collect();
         for (user, seat) in seats {
             if let Ok(heads) = self.store.heads(self.shards.of(user), &[user]).await {
-                drop(seat.try_send(heads.first().copied().unwrap_or_default()));
+                let _ = seat.try_send(heads.first().copied().unwrap_or_default()); // full or gone: next time
             }
         }
     }

@@ -107,6 +107,7 @@ pub struct Sim {
     seen: Mutex<BTreeMap<&'static str, u64>>,
     wrong: Mutex<Vec<String>>,
     healed: Mutex<bool>,
+    last_call: Mutex<bool>,
     began: Instant,
 }
 
@@ -122,6 +123,7 @@ impl Sim {
             seen: Mutex::default(),
             wrong: Mutex::default(),
             healed: Mutex::new(false),
+            last_call: Mutex::new(false),
             began: Instant::now(),
         })
     }
@@ -167,6 +169,17 @@ impl Sim {
     /// Whether the faults are over.
     pub fn is_healed(&self) -> bool {
         *self.healed.lock()
+    }
+
+    /// Everything is said: each device attaches once more and is done.
+    pub fn call_last(&self) {
+        self.note(|| "last call".into());
+        *self.last_call.lock() = true;
+    }
+
+    /// Whether everything is said.
+    pub fn is_last_call(&self) -> bool {
+        *self.last_call.lock()
     }
 
     /// A line of the trace.

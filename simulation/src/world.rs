@@ -11,7 +11,6 @@ use protocol::limits::Limits;
 use protocol::plant::{Bug, plant};
 use protocol::record::Source;
 use protocol::UserId;
-use router::checkpoint::Checkpoint;
 use router::consume::Rewind;
 use router::expand::{ShardId, Shards};
 use router::log::memory::MemoryLog;
@@ -258,17 +257,9 @@ impl World {
         }
     }
 
-    /// Whether the newest checkpoint of a router is behind.
+    /// Whether the routers of this partition have not yet remembered all of it. (An older checkpoint may have appeared late behind the newest.)
     async fn unfinished(&self, number: u16) -> bool {
-        let end = self.log.end(Topic::Messages, number).await.unwrap_or(0);
-        self.routed(number).await < end
-    }
-
-    async fn routed(&self, number: u16) -> u64 {
-        let Ok(end) = self.log.end(Topic::RouterCheckpoints, number).await else { return 0 };
-        let Some(newest) = end.checked_sub(1) else { return 0 };
-        let entries = self.log.read(Topic::RouterCheckpoints, number, newest, 1).await.unwrap_or_default();
-        entries.first().and_then(|entry| Checkpoint::decode(&entry.payload).ok()).map_or(0, |checkpoint| checkpoint.next_offset)
+        self.honest.passed(number) < self.log.end(Topic::Messages, number).await.unwrap_or(0)
     }
 
     /// An owner of a shard; another one, whenever it has died or stands still, or was fenced without a successor.
@@ -310,7 +301,9 @@ impl World {
             let after = self.sim.delay();
             tokio::spawn(async move {
                 sleep(after).await;
-                drop(router.map(|router| router.try_send(request)));
+                if let Some(router) = router {
+                    let _ = router.try_send(request); // full or gone: it is asked again
+                }
             });
         }
     }
@@ -320,9 +313,13 @@ impl World {
         self.running.lock().values().flatten().for_each(|process| process.go_on());
     }
 
-    /// Waits until nothing is on its way and every device has attached once more.
+    /// Waits until everything is said and nothing is on its way; then until every device has attached once more.
     async fn rest(&self) {
         while self.lag().await.is_some() {
+            sleep(Duration::from_millis(250)).await;
+        }
+        self.sim.call_last();
+        while self.devices.iter().any(|device| !device.disk.lock().finished) {
             sleep(Duration::from_millis(250)).await;
         }
     }
@@ -340,7 +337,7 @@ impl World {
                 return Some(format!("shard {number} is behind at {}", checkpoint.offset));
             }
         }
-        let behind = self.devices.iter().find(|device| !device.disk.lock().finished);
-        behind.map(|device| format!("{}/{} has not finished", device.user, device.name))
+        let behind = self.devices.iter().find(|device| !device.disk.lock().is_settled());
+        behind.map(|device| format!("{}/{} has sends that are not answered", device.user, device.name))
     }
 }

@@ -173,7 +173,12 @@ impl Owner<'_> {
                     "hole"
                 }
                 Judgement::WrongDigest => {
-                    tracing::error!(shard = self.shard.0, ?source, offset = entry.offset, "wrong digest: this source stands here");
+                    tracing::error!(
+                        shard = self.shard.0,
+                        ?source,
+                        offset = entry.offset,
+                        "wrong digest: this source stands here"
+                    );
                     "wrong_digest"
                 }
             };

@@ -1,5 +1,7 @@
 //! The commit cycle from outside: what it accepts is there, once, in order, whatever comes.
 
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
+
 mod harness;
 
 use std::collections::{HashMap, HashSet};
@@ -28,7 +30,10 @@ fn accepted_is_in_both_mailboxes_in_order_and_pushed() {
         assert!(positions.is_sorted() && positions[0] >= Position::new(1, 0));
     }
     let pushed = bench.pushed();
-    assert_eq!(pushed.iter().map(|push| (push.owner, push.event.seq)).collect::<Vec<_>>(), (1..=200).map(|seq| (user(2), seq)).collect::<Vec<_>>());
+    assert_eq!(
+        pushed.iter().map(|push| (push.owner, push.event.seq)).collect::<Vec<_>>(),
+        (1..=200).map(|seq| (user(2), seq)).collect::<Vec<_>>()
+    );
     assert!(bench.wakes() >= 1, "sessions are woken");
 }
 
@@ -96,7 +101,11 @@ fn accepted_survives_a_crash_at_any_time() {
         let accepted: HashSet<_> = tickets.accepted().into_iter().collect();
         let crashed = bench.crash();
         let there: Vec<_> = crashed.mailbox(2).iter().map(|event| event.body.clone()).collect();
-        assert_eq!(crashed.mailbox(1).iter().map(|event| event.body.clone()).collect::<Vec<_>>(), there, "a batch is whole or not at all");
+        assert_eq!(
+            crashed.mailbox(1).iter().map(|event| event.body.clone()).collect::<Vec<_>>(),
+            there,
+            "a batch is whole or not at all"
+        );
         let ids: Vec<_> = there.iter().map(|body| harness::number_of(body)).collect();
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "nothing is doubled");
         for number in accepted {

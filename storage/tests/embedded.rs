@@ -1,5 +1,7 @@
 //! The embedded store keeps the contract of every store, and what is its own: it comes back from its folder.
 
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
+
 use std::sync::Arc;
 
 use protocol::DeviceName;

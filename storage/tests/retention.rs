@@ -1,5 +1,7 @@
 //! Retention beside a running cycle: the disk stays bounded, and everything above the floor is whole.
 
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
+
 mod harness;
 
 use std::path::Path;
@@ -24,7 +26,8 @@ const USERS: u64 = 100;
 fn du(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let meta = std::fs::symlink_metadata(path).unwrap();
-    let inside: u64 = if meta.is_dir() { std::fs::read_dir(path).unwrap().map(|entry| du(&entry.unwrap().path())).sum() } else { 0 };
+    let inside: u64 =
+        if meta.is_dir() { std::fs::read_dir(path).unwrap().map(|entry| du(&entry.unwrap().path())).sum() } else { 0 };
     // files may go while they are counted; blocks, since journals are made longer than they are filled
     meta.blocks() * 512 + inside
 }

@@ -131,6 +131,33 @@ test("the same tab's device elsewhere: the older page stops and says so", async 
   await copy.close();
 });
 
+test("a server that gives out no tokens: the page asks for one, refuses a bad one, and keeps it out of the address", async () => {
+  const context = await browser.newContext();
+  await context.route("**/dev/token", (route) => route.fulfill({ status: 404 }));
+  const page = await context.newPage();
+  page.setDefaultTimeout(WAIT_MS);
+  await page.goto(`${URL}/#me=42&to=43`);
+  await page.getByTestId("token").fill(process.env.TEST_TOKEN_42);
+  await page.getByTestId("token").press("Enter");
+  await live(page);
+  await shows(page, "hello from Bob");
+  assert.equal(page.url(), `${URL}/#me=42&to=43`);
+  await page.reload();
+  await live(page);
+  await context.close();
+
+  const other = await browser.newContext();
+  await other.route("**/dev/token", (route) => route.fulfill({ status: 404 }));
+  const refused = await other.newPage();
+  refused.setDefaultTimeout(WAIT_MS);
+  await refused.goto(`${URL}/#me=42&to=43`);
+  await refused.getByTestId("token").fill("not.a.token");
+  await refused.getByTestId("token").press("Enter");
+  await refused.locator("[data-testid=token-form][hidden]").waitFor({ state: "attached" });
+  await refused.getByTestId("token-form").waitFor();   // and asks again
+  await other.close();
+});
+
 test("a phone's width needs no sideways scrolling, and nothing complained", async () => {
   await ann.setViewportSize({ width: 360, height: 640 });
   assert.ok(await ann.evaluate(() => document.documentElement.scrollWidth <= innerWidth));

@@ -34,6 +34,9 @@ impl Client {
             }
         };
         let conversation = record.identity.conversation;
+        if self.close == Some(CloseCode::Draining) {
+            return self.refuse(id, ErrorCode::Unavailable, None, out);
+        }
         if self.lanes.as_ref().is_some_and(|lanes| lanes.fence_stops(conversation, id)) {
             return self.refuse(id, ErrorCode::Fenced, None, out);
         }
@@ -71,10 +74,18 @@ impl Client {
     }
 
     fn submit(&mut self, ticket: u64, record: Record) {
-        let by = self.node.wheel.now() + self.report_ticks() + 1;
-        self.node.wheel.arm(&self.outbox, by);
+        self.arm_overdue();
         let sink = Arc::clone(&self.outbox);
         self.node.ports.submit.submit(record, Report::new(sink, ticket));
+    }
+
+    /// One look at late reports is due while any send is under way; not one for each send.
+    fn arm_overdue(&mut self) {
+        let now = self.node.wheel.now();
+        if self.overdue_at <= now {
+            self.overdue_at = now + self.report_ticks() + 1;
+            self.node.wheel.arm(&self.outbox, self.overdue_at);
+        }
     }
 
     fn report_ticks(&self) -> Tick {
@@ -117,8 +128,12 @@ impl Client {
     pub(crate) fn tell_overdue(&mut self, now: Tick, out: &mut Frames) {
         let since = now.saturating_sub(self.report_ticks());
         let Some(lanes) = &mut self.lanes else { return };
-        for id in lanes.overdue(since) {
+        let (late, owed) = (lanes.overdue(since), lanes.in_flight() > 0);
+        for id in late {
             self.tell_unknown(id, out);
+        }
+        if owed {
+            self.arm_overdue();
         }
     }
 

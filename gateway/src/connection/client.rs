@@ -66,6 +66,8 @@ pub struct Client {
     pub(crate) clocks: Clocks,
     pub(crate) close: Option<CloseCode>,
     dead: bool,
+    /// The second for which the wheel is armed to look for late reports.
+    pub(crate) overdue_at: Tick,
 }
 
 impl Client {
@@ -96,6 +98,7 @@ impl Client {
             clocks,
             close: None,
             dead: false,
+            overdue_at: 0,
         }
     }
 
@@ -233,7 +236,7 @@ impl Handler for Client {
             Err(_) if self.stage == Stage::Greeting => self.close_with(CloseCode::Unauthenticated),
             Err(error) => self.bad_frame(error, out),
         }
-        self.close.map_or(Ok(()), Err)
+        self.wants_close().map_or(Ok(()), Err)
     }
 
     fn ping(&mut self) -> Result<bool, CloseCode> {
@@ -261,13 +264,13 @@ impl Handler for Client {
         if self.lanes.as_ref().is_some_and(|lanes| lanes.is_idle()) {
             self.lanes = None;
         }
-        self.node.metrics.bytes_out.increment(out.bytes().len() as u64);
     }
 
-    fn written(&mut self, all: bool, progress: bool) {
+    fn written(&mut self, all: bool, bytes: usize) {
+        self.node.metrics.bytes_out.increment(bytes as u64);
         let now = self.node.wheel.now();
         let limit = Tick::try_from(self.node.config.stall_deadline.as_secs()).unwrap_or(20);
-        if let Some(by) = self.clocks.written(all, progress, now, limit) {
+        if let Some(by) = self.clocks.written(all, bytes > 0, now, limit) {
             self.node.wheel.arm(&self.outbox, by);
         }
     }

@@ -29,7 +29,7 @@ impl Handler for Echo {
 
     fn heard(&mut self, _bytes: usize, _mid_message: bool) {}
     fn settle(&mut self, _out: &mut Frames) {}
-    fn written(&mut self, _all: bool, _progress: bool) {}
+    fn written(&mut self, _all: bool, _bytes: usize) {}
 
     fn wants_close(&mut self) -> Option<CloseCode> {
         None

@@ -55,6 +55,18 @@ impl Server {
         String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()
     }
 
+    /// A token that expires soon, signed with the server's own secret.
+    pub(crate) fn token_for_seconds(&self, user: u64, seconds: u64) -> String {
+        let secret = std::fs::read_to_string(self.stand.data().join("dev-secret")).expect("the development secret");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        let user = user.to_string();
+        let claims = serde_json::json!({
+            "sub": user, "user_id": user, "iat": now, "nbf": now, "exp": now + seconds, "iss": "switchboard", "aud": "switchboard",
+        });
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.trim().as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
+    }
+
     /// Sum of the samples whose line begins so.
     pub(crate) fn counter(&self, prefix: &str) -> u64 {
         let mut raw = Raw::connect(self.address);
@@ -199,16 +211,18 @@ impl Raw {
         end
     }
 
-    /// The next frame: first byte and payload.
+    /// The next frame: first byte and payload. Pings are answered.
     fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some((length, at)) = head(&self.input)
                 && self.input.len() >= at + length
             {
                 let frame: Vec<u8> = self.input.drain(..at + length).collect();
-                return Some((frame[0], frame[at..].to_vec()));
-            }
-            if !self.fill() {
+                if frame[0] != 0x89 {
+                    return Some((frame[0], frame[at..].to_vec()));
+                }
+                let _ = self.write(&client_frame(0x8a, &frame[at..]));
+            } else if !self.fill() {
                 return None;
             }
         }

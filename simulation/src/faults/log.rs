@@ -47,6 +47,11 @@ impl Honest {
         Arc::new(Self { sim: Arc::clone(sim), log, shards, seen: Mutex::default() })
     }
 
+    /// How far the checkpoints of this partition have come.
+    pub fn passed(&self, partition: u16) -> u64 {
+        self.seen.lock().checked.get(&partition).copied().unwrap_or(0)
+    }
+
     async fn entries(&self, topic: Topic, partition: u16, from: u64) -> Vec<Entry> {
         let end = self.log.end(topic, partition).await.unwrap_or(0);
         if from >= end { Vec::new() } else { self.log.read(topic, partition, from, usize::MAX).await.unwrap_or_default() }

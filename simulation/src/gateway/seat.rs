@@ -29,10 +29,10 @@ const PROMPT_MS: u64 = 3000;
 const SESSIONS_MAX: usize = 16;
 
 /// Who says hello: in the simulation the first ask names it, since there are no tokens.
-pub type Who = (UserId, DeviceName);
+pub(crate) type Who = (UserId, DeviceName);
 
 /// One connection.
-pub struct Seat {
+pub(super) struct Seat {
     node: Arc<Node>,
     says: mpsc::Sender<Say>,
     outbox: Arc<Outbox>,
@@ -48,7 +48,7 @@ pub struct Seat {
 
 impl Seat {
     /// A connection that has just been made.
-    pub fn new(node: Arc<Node>, says: mpsc::Sender<Say>) -> Self {
+    pub(super) fn new(node: Arc<Node>, says: mpsc::Sender<Say>) -> Self {
         Self {
             node,
             says,
@@ -65,7 +65,7 @@ impl Seat {
     }
 
     /// Serves until the client goes.
-    pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+    pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
         let (heal, mut heads) = mpsc::channel(1);
         let number = self.node.sim.bits();
         while !self.closes {

@@ -168,7 +168,6 @@ impl Worker {
         self.meters.accepted.increment(accepted);
         self.meters.repeats.increment(repeats);
     }
-
 }
 
 fn refuse(reports: Vec<Report>) {
@@ -176,4 +175,3 @@ fn refuse(reports: Vec<Report>) {
         report.settle(Outcome::Refused(ErrorCode::Unavailable));
     }
 }
-

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use protocol::ErrorCode;
@@ -25,7 +24,7 @@ mod queue;
 
 use batch::{SHARD, Stopped, Worker};
 use meters::Meters;
-use queue::{Queue, Waiting};
+use queue::Queue;
 
 /// Bounds of the queue and of a batch. A batch always takes at least one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +133,8 @@ impl Drop for Cycle {
 
 impl Submit for Cycle {
     fn submit(&self, record: Record, report: Report) {
-        if let Err(waiting) = self.queue.put(Waiting { record, report, since: Instant::now() }) {
-            waiting.report.settle(Outcome::Refused(ErrorCode::Unavailable));
+        if let Err(report) = self.queue.put(record, report) {
+            report.settle(Outcome::Refused(ErrorCode::Unavailable));
         }
     }
 }

@@ -44,15 +44,16 @@ impl Queue {
         Self { state: Mutex::default(), arrived: Condvar::new(), limits }
     }
 
-    /// Puts an attempt behind the others, or gives it back when the queue is full or closed.
-    pub(super) fn put(&self, waiting: Waiting) -> Result<(), Waiting> {
+    /// Puts an attempt behind the others, or gives its report back when the queue is full or closed.
+    pub(super) fn put(&self, record: Record, report: Report) -> Result<(), Report> {
+        let since = Instant::now();
         let mut state = self.state.lock();
-        let bytes = state.bytes + size(&waiting.record);
+        let bytes = state.bytes + size(&record);
         if state.closed || state.waiting.len() >= self.limits.queue_records || bytes > self.limits.queue_bytes {
-            return Err(waiting);
+            return Err(report);
         }
         state.bytes = bytes;
-        state.waiting.push_back(waiting);
+        state.waiting.push_back(Waiting { record, report, since });
         let wake = std::mem::take(&mut state.asleep);
         drop(state);
         if wake {

@@ -174,7 +174,10 @@ pub async fn a_known_key_refuses_the_whole_commit(store: &dyn Store) {
     assert_eq!(writer.commit().await, Err(StoreError::Fenced(0)));
     assert_eq!(head(store, 3).await, Head::default());
     assert_eq!(head(store, 2).await, Head { head: 1, floor: 0 });
-    assert_eq!(store.history(user(1), first.record.identity.conversation, Position::MAX, 9).await.expect("history").messages.len(), 1);
+    assert_eq!(
+        store.history(user(1), first.record.identity.conversation, Position::MAX, 9).await.expect("history").messages.len(),
+        1
+    );
     assert_eq!(store.checkpoint(SHARD).await.expect("checkpoint").offset, 1);
     writer.message(&message(3, 4, 2), &[(3, 1), (4, 1)]);
     assert_eq!(writer.commit().await, Ok(()), "the writer can go on");
@@ -403,7 +406,10 @@ pub async fn floors_never_rise_over_newer_events(store: &dyn Store) {
     assert_eq!(head(store, 2).await, Head { head: 2, floor: 1 });
     assert_eq!(head(store, 3).await, Head { head: 1, floor: 1 });
     let left = events(store, 1, 1).await;
-    assert_eq!(left.iter().map(|event| event.body.clone()).collect::<Vec<_>>(), messages[1..].iter().map(|m| EventBody::Message(Arc::clone(m))).collect::<Vec<_>>());
+    assert_eq!(
+        left.iter().map(|event| event.body.clone()).collect::<Vec<_>>(),
+        messages[1..].iter().map(|m| EventBody::Message(Arc::clone(m))).collect::<Vec<_>>()
+    );
     let retained = store.retain(Cutoff { events_before_ms: 1000, keys_before_ms: 0 }).await.expect("retain");
     assert_eq!((retained.events, retained.messages), (3, 2));
     assert_eq!(head(store, 1).await, Head { head: 3, floor: 3 });

@@ -220,7 +220,13 @@ impl Store for MemoryStore {
         Ok(Slice { events: mailbox.read(after, max_events, max_bytes), head: mailbox.head })
     }
 
-    async fn history(&self, reader: UserId, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError> {
+    async fn history(
+        &self,
+        reader: UserId,
+        conversation: ConversationId,
+        before: Position,
+        limit: u32,
+    ) -> Result<Page, StoreError> {
         let state = self.state.lock();
         let messages = state.messages(reader);
         let older = messages.range(..before).rev().map(|(_, message)| *message);

@@ -175,7 +175,13 @@ pub trait Store: Send + Sync + 'static {
     async fn read(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError>;
 
     /// The newest `limit` messages of a conversation before a position, ascending. `reader` names the shard to ask.
-    async fn history(&self, reader: UserId, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError>;
+    async fn history(
+        &self,
+        reader: UserId,
+        conversation: ConversationId,
+        before: Position,
+        limit: u32,
+    ) -> Result<Page, StoreError>;
 
     /// The last message of each of a user's conversations, most recently active first, before a position.
     async fn conversations(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError>;

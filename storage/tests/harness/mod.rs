@@ -108,7 +108,12 @@ impl Tickets {
     /// Numbers of the messages that are accepted by now.
     pub fn accepted(&self) -> Vec<u64> {
         let outcomes = self.sink.outcomes.lock();
-        self.numbers.iter().zip(&*outcomes).filter(|(_, outcome)| **outcome == Some(Outcome::Accepted)).map(|(number, _)| *number).collect()
+        self.numbers
+            .iter()
+            .zip(&*outcomes)
+            .filter(|(_, outcome)| **outcome == Some(Outcome::Accepted))
+            .map(|(number, _)| *number)
+            .collect()
     }
 }
 

@@ -92,7 +92,8 @@ impl Devices {
 
     /// The instance row; made now if there is none.
     pub(super) async fn instance(&self) -> Result<Instance, StoreError> {
-        let make = "INSERT INTO instance (one, id, stream_epoch, created_at_ms) VALUES (1, ?1, 1, ?2) ON CONFLICT (one) DO NOTHING";
+        let make =
+            "INSERT INTO instance (one, id, stream_epoch, created_at_ms) VALUES (1, ?1, 1, ?2) ON CONFLICT (one) DO NOTHING";
         let made = sqlx::query(make).bind(Uuid::now_v7().to_string()).bind(now_ms()).execute(&self.writer).await;
         made.map_err(unavailable)?;
         let row = sqlx::query("SELECT id, stream_epoch, created_at_ms FROM instance").fetch_one(&self.writer).await;

@@ -24,8 +24,8 @@ mod read;
 mod retain;
 mod write;
 
-pub use devices::Instance;
 use devices::Devices;
+pub use devices::Instance;
 use engine::{Engine, unreadable};
 use heads::Heads;
 use write::{Known, Writer};
@@ -74,7 +74,10 @@ impl Default for Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("cache_bytes", &self.cache_bytes).field("memtable_bytes", &self.memtable_bytes).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("cache_bytes", &self.cache_bytes)
+            .field("memtable_bytes", &self.memtable_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -229,7 +232,13 @@ impl Store for EmbeddedStore {
         self.blocking(move |mailboxes| mailboxes.read_now(owner, after, max_events, max_bytes)).await
     }
 
-    async fn history(&self, _reader: UserId, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError> {
+    async fn history(
+        &self,
+        _reader: UserId,
+        conversation: ConversationId,
+        before: Position,
+        limit: u32,
+    ) -> Result<Page, StoreError> {
         self.blocking(move |mailboxes| mailboxes.history_now(conversation, before, limit)).await
     }
 

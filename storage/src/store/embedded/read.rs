@@ -54,7 +54,12 @@ impl Mailboxes {
         value.map(|value| layout::body_of(key, &value)).transpose()
     }
 
-    fn message_in(&self, snapshot: &Snapshot, position: Position, conversation: ConversationId) -> Result<Option<Arc<Message>>, StoreError> {
+    fn message_in(
+        &self,
+        snapshot: &Snapshot,
+        position: Position,
+        conversation: ConversationId,
+    ) -> Result<Option<Arc<Message>>, StoreError> {
         let body = self.body_in(snapshot, &layout::body_key(position, conversation))?;
         Ok(body.and_then(|body| match body.body {
             EventBody::Message(message) => Some(message),
