@@ -7,7 +7,7 @@ mod deliver;
 
 pub use deliver::{FaultyDeliver, Gateways};
 pub use log::{FaultyLog, Honest};
-pub use registry::FaultyRegistry;
+pub use registry::{FaultyRegistry, Replaced};
 pub use store::{Committed, FaultyStore};
 
 use crate::sim::Sim;

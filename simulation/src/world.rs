@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::client::Device;
-use crate::faults::{Committed, FaultyDeliver, FaultyLog, FaultyRegistry, FaultyStore, Gateways, Honest};
+use crate::faults::{Committed, FaultyDeliver, FaultyLog, FaultyRegistry, FaultyStore, Gateways, Honest, Replaced};
 use crate::gateway::{LogSubmit, Node};
 use crate::net::Net;
 use crate::process::Process;
@@ -80,6 +80,7 @@ pub struct World {
     /// Who runs now: gateways, routers, storage owners, by kind and number; the newest last.
     pub running: Mutex<BTreeMap<(Kind, u16), Vec<Arc<Process>>>>,
     honest: Arc<Honest>,
+    replaced: Arc<Replaced>,
     gateways: Arc<Gateways>,
     rewinds: mpsc::Sender<Rewind>,
     routers: Mutex<BTreeMap<u16, mpsc::Sender<Rewind>>>,
@@ -152,6 +153,7 @@ impl World {
             running: Mutex::default(),
             honest: Honest::new(sim, log.clone(), shards),
             log,
+            replaced: Arc::default(),
             gateways: Arc::default(),
             rewinds,
             routers: Mutex::default(),
@@ -196,7 +198,12 @@ impl World {
     }
 
     fn registry_of(&self, process: &Arc<Process>) -> Arc<dyn Registry> {
-        Arc::new(FaultyRegistry { inner: Arc::clone(&self.registry), process: Arc::clone(process), sim: Arc::clone(&self.sim) })
+        Arc::new(FaultyRegistry {
+            inner: Arc::clone(&self.registry),
+            process: Arc::clone(process),
+            sim: Arc::clone(&self.sim),
+            replaced: Arc::clone(&self.replaced),
+        })
     }
 
     /// Waits a moment, as one who starts dead processes again.
@@ -220,6 +227,7 @@ impl World {
                 cursors: Cursors::new(Arc::clone(&store)),
                 store,
                 committed: Arc::clone(&self.committed),
+                replaced: Arc::clone(&self.replaced),
                 shards: self.shards,
                 seats: Mutex::default(),
             });

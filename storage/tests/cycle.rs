@@ -106,7 +106,7 @@ fn accepted_survives_a_crash_at_any_time() {
             there,
             "a batch is whole or not at all"
         );
-        let ids: Vec<_> = there.iter().map(|body| harness::number_of(body)).collect();
+        let ids: Vec<_> = there.iter().map(harness::number_of).collect();
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "nothing is doubled");
         for number in accepted {
             assert!(ids.contains(&number), "accepted message {number} is lost");

@@ -1,8 +1,10 @@
 //! The registry with bad luck: slow, silent, or lying. Forgetting everything is an act of chaos.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use protocol::{DeviceName, UserId};
 use router::registry::memory::MemoryRegistry;
 use router::registry::{NodeId, Nodes, Registration, Registry, RegistryError};
@@ -10,6 +12,17 @@ use tokio::time::sleep;
 
 use crate::process::Process;
 use crate::sim::Sim;
+
+/// Entries that newer ones have replaced, by their counters: their sessions hear nothing any more, as is right.
+#[derive(Debug, Default)]
+pub struct Replaced(Mutex<BTreeSet<u64>>);
+
+impl Replaced {
+    /// Whether this entry was replaced.
+    pub fn has(&self, registration: Registration) -> bool {
+        self.0.lock().contains(&registration.counter)
+    }
+}
 
 /// The registry as one process sees it.
 pub struct FaultyRegistry {
@@ -19,6 +32,8 @@ pub struct FaultyRegistry {
     pub process: Arc<Process>,
     /// Shared parts.
     pub sim: Arc<Sim>,
+    /// What was replaced.
+    pub replaced: Arc<Replaced>,
 }
 
 impl FaultyRegistry {
@@ -49,6 +64,7 @@ impl Registry for FaultyRegistry {
         if answer.1.is_some_and(|replaced| replaced.node != node) {
             self.sim.saw("device attached while its older session lives elsewhere");
         }
+        self.replaced.0.lock().extend(answer.1.map(|replaced| replaced.counter));
         self.go(answer).await
     }
 

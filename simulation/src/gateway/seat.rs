@@ -220,7 +220,9 @@ impl Seat {
             let at_ms = self.node.committed.at_ms(*user, session.next()).unwrap_or(u64::MAX).max(self.attached_at_ms);
             if at_ms.saturating_add(PROMPT_MS) < sim.now_ms() {
                 sim.saw("lost hint healed by heads");
-                if sim.weather.hints_are_safe {
+                // whose entry was replaced is not to hear; who attached anew elsewhere does
+                let entered = self.registration.is_some_and(|registration| !self.node.replaced.has(registration));
+                if sim.weather.hints_are_safe && entered {
                     sim.wrong(format!("silent: event {} of {user} waited for healing, and nothing had lost its hint", session.next()));
                 }
             }
