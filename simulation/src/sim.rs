@@ -71,23 +71,25 @@ impl Weather {
     fn draw(chance: &mut Generator) -> Self {
         let calm = chance.of(&[true, false, false, false]);
         let rough = |chance: &mut Generator, choices: &[u64]| if calm { 0 } else { chance.of(choices) };
+        // calm: shorter than anybody waits for the registry, and longer at rest, so that what is late is seen
+        let either = |chance: &mut Generator, calm_one: &[u64], rough_one: &[u64]| chance.of(if calm { calm_one } else { rough_one });
         Self {
             hints_are_safe: calm,
-            delay_ms: chance.of(&[3, 20, 120]),
+            delay_ms: either(chance, &[3, 40], &[3, 20, 120]),
             fails: chance.of(&[0, 50, 300]),
             unknown: chance.of(&[0, 50, 300]),
             late: chance.of(&[0, 50, 300]),
             crashes: rough(chance, &[0, 0, 20, 60]),
             push_lost: rough(chance, &[0, 300, 3000]),
             push_doubled: chance.of(&[0, 500]),
-            push_late_ms: if calm { 200 } else { chance.of(&[5, 200, 6000]) },
+            push_late_ms: either(chance, &[5, 200], &[5, 200, 6000]),
             registry_fails: rough(chance, &[0, 200, 1500]),
             registry_lies: rough(chance, &[0, 0, 500]),
             chaos_ms: rough(chance, &[0, 600, 2000]),
             new_epoch: rough(chance, &[0, 0, 0, 1]) == 1,
-            send_ms: chance.of(&[150, 500, 1500]),
+            send_ms: either(chance, &[500, 1500, 5000], &[150, 500, 1500]),
             reuse: chance.of(&[0, 0, 500]),
-            stay_ms: chance.of(&[300, 3000, 20_000]),
+            stay_ms: either(chance, &[3000, 10_000], &[300, 3000, 20_000]),
         }
     }
 }

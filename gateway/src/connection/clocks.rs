@@ -97,10 +97,12 @@ impl Clocks {
     pub fn ping(&mut self, now: Tick) -> Pong {
         self.rate(now);
         self.pings = self.pings.saturating_add(1);
-        match self.pings {
-            ..=PINGS_ANSWERED_MAX => Pong::Answer,
-            ..=PINGS_MAX => Pong::Omit,
-            _ => Pong::Close,
+        if self.pings <= PINGS_ANSWERED_MAX {
+            Pong::Answer
+        } else if self.pings <= PINGS_MAX {
+            Pong::Omit
+        } else {
+            Pong::Close
         }
     }
 

@@ -24,7 +24,7 @@ use crate::net::{Ask, Say};
 /// Between two tries to read a mailbox that cannot be read now.
 const RETRY: Duration = Duration::from_millis(500);
 /// An event that was committed so long ago, and nothing may lose a hint: it must be here.
-const PROMPT_MS: u64 = 3000;
+const PROMPT_MS: u64 = 1500;
 /// Most sessions of a user on a node.
 const SESSIONS_MAX: usize = 16;
 
@@ -42,7 +42,8 @@ pub(super) struct Seat {
     listening: bool,
     lanes: Lanes,
     heard_of: Seq,
-    attached_at_ms: u64,
+    /// Since when pushes could be written without a break.
+    listens_since_ms: Option<u64>,
     closes: bool,
 }
 
@@ -59,7 +60,7 @@ impl Seat {
             listening: false,
             lanes: Lanes::default(),
             heard_of: 0,
-            attached_at_ms: 0,
+            listens_since_ms: None,
             closes: false,
         }
     }
@@ -148,12 +149,14 @@ impl Seat {
         {
             self.node.cursors.acknowledged(*user, device, event.seq);
         }
+        if self.is_late(event.seq) {
+            self.node.sim.saw("lost hint healed by the next push");
+        }
         self.say(Say::Event(event));
     }
 
     fn attached(&mut self, attached: Attached) {
         self.registration = attached.registration;
-        self.attached_at_ms = self.node.sim.now_ms();
         match attached.start {
             Start::Resync(_, reason) => {
                 self.node.sim.note(|| format!("{:?} must resync: {}", self.who, reason.name()));
@@ -193,6 +196,7 @@ impl Seat {
                         return;
                     }
                     self.listening = listens;
+                    self.listens_since_ms = listens.then(|| self.node.sim.now_ms());
                     session.heard_of(self.outbox.listen(listens));
                 }
             }
@@ -213,21 +217,28 @@ impl Seat {
 
     /// The store says how far the mailbox goes.
     fn compare(&mut self, head: Head) {
-        let (Some(session), Some((user, _))) = (&mut self.session, &self.who) else { return };
+        let Some(session) = &mut self.session else { return };
         let missed = session.is_live() && session.listens() && head.head >= session.next();
-        if missed {
-            let sim = &self.node.sim;
-            let at_ms = self.node.committed.at_ms(*user, session.next()).unwrap_or(u64::MAX).max(self.attached_at_ms);
-            if at_ms.saturating_add(PROMPT_MS) < sim.now_ms() {
-                sim.saw("lost hint healed by heads");
-                // whose entry was replaced is not to hear; who attached anew elsewhere does
-                let entered = self.registration.is_some_and(|registration| !self.node.replaced.has(registration));
-                if sim.weather.hints_are_safe && entered {
-                    sim.wrong(format!("silent: event {} of {user} waited for healing, and nothing had lost its hint", session.next()));
-                }
-            }
-        }
         session.heard_of(head.head);
+        if missed && self.is_late(head.head) {
+            self.node.sim.saw("lost hint healed by heads");
+        }
+    }
+
+    /// Whether this event should have been here long ago. Where nothing loses hints, that is wrong: a look-up or a registration came too
+    /// early or too late.
+    fn is_late(&self, seq: Seq) -> bool {
+        let (Some(since), Some((user, _))) = (self.listens_since_ms, &self.who) else { return false };
+        let sim = &self.node.sim;
+        let Some(at_ms) = self.node.committed.at_ms(*user, seq).filter(|at_ms| at_ms.max(&since) + PROMPT_MS < sim.now_ms()) else {
+            return false;
+        };
+        // whose entry was replaced is not to hear; who attached anew elsewhere does
+        let entered = self.registration.is_some_and(|registration| !self.node.replaced.has(registration));
+        if sim.weather.hints_are_safe && entered {
+            sim.wrong(format!("silent: event {seq} of {user}, committed at {at_ms} ms, had no hint, and nothing had lost it"));
+        }
+        true
     }
 
     fn send(&mut self, id: MessageId, conversation: ConversationId, text: String) {
