@@ -95,7 +95,7 @@ fn measure(common: &Common, in_flight: u64) -> anyhow::Result<Figures> {
         in_flight: Mutex::new(0),
         room: Condvar::new(),
         bad: AtomicU64::new(0),
-        latency_us: Mutex::new(Histogram::new(3)?),
+        latency_us: Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?),
     });
     let text = "x".repeat(BODY);
     let (cpu, start, length) = (meter::cpu()?, Instant::now(), Duration::from_secs_f64(common.seconds));

@@ -1,5 +1,5 @@
 //! The port to where mailboxes are kept. [`embedded`] (fjall and SQLite) serves; [`memory`] is the simulation's; Postgres and Scylla follow.
-//! [`contract`] is the suite that all of them run.
+//! `contract` (behind the feature of that name) is the suite that all of them run.
 
 use std::sync::Arc;
 

@@ -86,6 +86,7 @@ struct Mailboxes {
     engine: Engine,
     heads: Heads,
     writer: Mutex<Writer>,
+    resume: Mutex<retain::Resume>,
 }
 
 /// The embedded store.
@@ -117,7 +118,7 @@ impl EmbeddedStore {
         let instance = devices.instance().await?;
         // new folders and files are only safe when their names are
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| folder(error.to_string()))?;
-        let mailboxes = Mailboxes { engine, heads: Heads::new(heads), writer: Mutex::default() };
+        let mailboxes = Mailboxes { engine, heads: Heads::new(heads), writer: Mutex::default(), resume: Mutex::default() };
         mailboxes.belong_to(&instance.id).map_err(|error| folder(error.to_string()))?;
         Ok(Self { mailboxes: Arc::new(mailboxes), devices, instance, readers: Arc::new(Semaphore::new(readers)) })
     }

@@ -1,8 +1,9 @@
 //! Removing what is too old, in small steps: a step holds the writer for some milliseconds, then a commit may go first.
 
 use std::collections::HashMap;
+use std::ops::Bound;
 
-use fjall::{OwnedWriteBatch, PersistMode, Readable, Snapshot};
+use fjall::{OwnedWriteBatch, PersistMode, Readable, Snapshot, UserKey};
 use protocol::UserId;
 use protocol::record::EventBody;
 
@@ -21,7 +22,10 @@ const NEWER_IN_A_ROW: usize = 1024;
 pub(super) struct Progress {
     /// What it removed.
     pub(super) retained: Retained,
+    begun: bool,
     from: Option<BodyKey>,
+    /// Something was left standing: the next pass has to begin there.
+    left: bool,
     newer: usize,
     bodies_done: bool,
     keys_done: bool,
@@ -31,6 +35,14 @@ impl Progress {
     pub(super) fn done(&self) -> bool {
         self.bodies_done && self.keys_done
     }
+}
+
+/// Up to where earlier passes removed everything, so that a pass need not walk over what they left behind until it is compacted away.
+/// Forgotten with the process: then one pass walks.
+#[derive(Debug, Default)]
+pub(super) struct Resume {
+    bodies: Option<BodyKey>,
+    keys: Option<UserKey>,
 }
 
 /// One step's view: what it reads, and what it is about to write.
@@ -46,10 +58,20 @@ struct Step<'a> {
 impl Mailboxes {
     /// Goes on a little. Not durable by itself: the next commit's fsync takes it along, and a crash before that only brings old events back.
     pub(super) fn retain_step(&self, cutoff: Cutoff, progress: &mut Progress) -> Result<(), StoreError> {
+        if !progress.begun {
+            progress.begun = true;
+            progress.from = self.resume.lock().bodies;
+            progress.bodies_done = cutoff.events_before_ms == 0;
+        }
         if progress.bodies_done { self.keys_step(cutoff, progress) } else { self.bodies_step(cutoff, progress) }
     }
 
     fn bodies_step(&self, cutoff: Cutoff, progress: &mut Progress) -> Result<(), StoreError> {
+        // looked for without holding up the writer, read again with it
+        let from = progress.from.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.engine.database.snapshot().range::<BodyKey, _>(&self.engine.bodies, (from, Bound::Unbounded));
+        let found: Result<Vec<_>, _> = range.take(STEP).map(|guard| layout::body_key_of(&guard.key().map_err(unreadable)?)).collect();
+        let found = found?;
         let _writer = self.writer.lock();
         let mut step = Step {
             mailboxes: self,
@@ -59,22 +81,20 @@ impl Mailboxes {
             cutoff_ms: cutoff.events_before_ms,
             retained: Retained::default(),
         };
-        let from = progress.from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let mut seen = 0;
-        for guard in step.snapshot.range::<BodyKey, _>(&self.engine.bodies, (from, std::ops::Bound::Unbounded)).take(STEP) {
-            let (key, value) = guard.into_inner().map_err(unreadable)?;
-            let key = layout::body_key_of(&key)?;
-            progress.from = Some(key);
-            seen += 1;
-            let body = layout::body_of(&key, &value)?;
+        let mut resume = None;
+        for key in &found {
+            progress.from = Some(*key);
+            let Some(body) = self.body_in(&step.snapshot, key)? else { continue };
             if layout::taken_ms(&body.body) < step.cutoff_ms {
                 progress.newer = 0;
-                step.remove(&key, &body)?;
+                progress.left |= !step.remove(key, &body)?;
             } else {
                 progress.newer += 1;
+                progress.left = true;
             }
+            resume = if progress.left { resume } else { Some(*key) };
         }
-        progress.bodies_done = seen < STEP || progress.newer >= NEWER_IN_A_ROW;
+        progress.bodies_done = found.len() < STEP || progress.newer >= NEWER_IN_A_ROW;
         let Step { mut batch, heads, retained, .. } = step;
         for (owner, head) in &heads {
             batch.insert(&self.engine.heads, layout::head_key(*owner), layout::head_value(*head));
@@ -85,28 +105,39 @@ impl Mailboxes {
         }
         progress.retained.events += retained.events;
         progress.retained.messages += retained.messages;
+        if resume.is_some() {
+            self.resume.lock().bodies = resume;
+        }
         Ok(())
     }
 
     fn keys_step(&self, cutoff: Cutoff, progress: &mut Progress) -> Result<(), StoreError> {
-        let _writer = self.writer.lock();
-        let snapshot = self.engine.database.snapshot();
+        let from = self.resume.lock().keys.clone();
+        let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let before = layout::first_key_at(cutoff.keys_before_ms);
+        let nothing = matches!(from, Bound::Excluded(from) if *from >= before[..]);
+        let range = (!nothing).then(|| self.engine.database.snapshot().range(&self.engine.keys, (from, Bound::Excluded(&before[..]))));
         let mut batch = self.engine.batch(STEP, Some(PersistMode::Buffer));
-        let mut seen = 0;
-        for guard in snapshot.range(&self.engine.keys, ..&layout::first_key_at(cutoff.keys_before_ms)[..]).take(STEP) {
+        let (mut seen, mut last) = (0, None);
+        for guard in range.into_iter().flatten().take(STEP) {
             let (key, value) = guard.into_inner().map_err(unreadable)?;
             progress.retained.keys += layout::keys_of(&value)?.len() as u64;
-            batch.remove(&self.engine.keys, key);
-            seen += 1;
+            batch.remove(&self.engine.keys, key.clone());
+            (seen, last) = (seen + 1, Some(key));
         }
         progress.keys_done = seen < STEP;
-        self.engine.commit(batch)
+        let _writer = self.writer.lock();
+        self.engine.commit(batch)?;
+        if last.is_some() {
+            self.resume.lock().keys = last;
+        }
+        Ok(())
     }
 }
 
 impl Step<'_> {
-    /// Lifts the floors of all mailboxes an old body is in; gone from all of them, it goes itself.
-    fn remove(&mut self, key: &BodyKey, body: &Body) -> Result<(), StoreError> {
+    /// Lifts the floors of all mailboxes an old body is in; gone from all of them, it goes itself. Says whether it does.
+    fn remove(&mut self, key: &BodyKey, body: &Body) -> Result<bool, StoreError> {
         let mut gone = true;
         for (owner, seq) in &body.places {
             let mut head = match self.heads.get(owner) {
@@ -124,7 +155,10 @@ impl Step<'_> {
                 self.heads.insert(*owner, head);
             }
         }
-        if gone { self.remove_body(key, body) } else { Ok(()) }
+        if gone {
+            self.remove_body(key, body)?;
+        }
+        Ok(gone)
     }
 
     /// Whether the event at this place is old too: a floor rises over old events only.
