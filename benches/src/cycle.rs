@@ -22,7 +22,6 @@ use crate::{Common, meter};
 
 const USERS: u64 = 10_000;
 const BODY: usize = 200;
-const IN_FLIGHT: [u64; 4] = [1, 100, 1000, 10_000];
 
 struct Nobody;
 struct NoWake;
@@ -75,7 +74,13 @@ struct Figures {
 fn measure(common: &Common, in_flight: u64) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir_in(&common.dir)?;
     let runtime = Runtime::new()?;
-    let store = Arc::new(runtime.block_on(EmbeddedStore::open(dir.path(), Options::default()))?);
+    let defaults = Options::default();
+    let options = Options {
+        workers: common.workers.unwrap_or(defaults.workers),
+        memtable_bytes: common.memtable_mib.map_or(defaults.memtable_bytes, |mib| mib << 20),
+        ..defaults
+    };
+    let store = Arc::new(runtime.block_on(EmbeddedStore::open(dir.path(), options))?);
     let registry = Arc::new(MemoryRegistry::new());
     let device = DeviceName::default();
     for user in 1..=USERS {
@@ -122,7 +127,7 @@ fn measure(common: &Common, in_flight: u64) -> anyhow::Result<Figures> {
 /// All loads, some rounds each.
 pub(crate) fn run(common: &Common) -> anyhow::Result<()> {
     println!("| in flight | messages/s | CPU µs a message | p50 ms | p99 ms | disk bytes a message |\n|---|---|---|---|---|---|");
-    for in_flight in IN_FLIGHT {
+    for in_flight in common.in_flight.iter().copied() {
         let mut figures = Vec::new();
         for _ in 0..common.rounds {
             let one = measure(common, in_flight)?;

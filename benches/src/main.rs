@@ -34,6 +34,15 @@ struct Common {
     /// Where the temporary folders go: the disk that is measured.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+    /// Threads that flush and compact, in `cycle`.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Size of a memtable, in `cycle`.
+    #[arg(long)]
+    memtable_mib: Option<u64>,
+    /// Sends in flight, in `cycle`.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000, 10_000])]
+    in_flight: Vec<u64>,
 }
 
 fn main() -> anyhow::Result<()> {

@@ -3,23 +3,32 @@
 use std::time::Duration;
 
 use protocol::limits::Limits;
+use serde::{Deserialize, Deserializer};
 
-/// Settings of one gateway.
-#[derive(Debug, Clone)]
+/// Settings of one gateway: the section `[gateway]` of the configuration, and what stands elsewhere in it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Limits told to clients.
+    /// Limits told to clients; a section of its own.
+    #[serde(skip)]
     pub limits: Limits,
     /// Ping interval; a peer silent for two of them is dead.
+    #[serde(deserialize_with = "duration")]
     pub heartbeat: Duration,
     /// From accept to a complete request head.
+    #[serde(deserialize_with = "duration")]
     pub request_deadline: Duration,
     /// From upgrade to a good `hello`.
+    #[serde(deserialize_with = "duration")]
     pub hello_deadline: Duration,
     /// How long a socket may take no data.
+    #[serde(deserialize_with = "duration")]
     pub stall_deadline: Duration,
     /// How long a send may be without report before its sender is told so.
+    #[serde(deserialize_with = "duration")]
     pub report_deadline: Duration,
     /// How long an expired token still serves.
+    #[serde(deserialize_with = "duration")]
     pub token_grace: Duration,
     /// Sockets in all.
     pub sockets_max: usize,
@@ -32,6 +41,7 @@ pub struct Config {
     /// Origins that browsers may come from, exactly as they send them. In development mode the page's own origin too.
     pub origins: Vec<String>,
     /// Development mode: tokens for the asking, on a loopback address only.
+    #[serde(skip)]
     pub dev: bool,
 }
 
@@ -74,4 +84,14 @@ impl Config {
         let origin = |o: &String| (o.starts_with("http://") || o.starts_with("https://")) && !o.ends_with('/');
         need(self.origins.iter().all(origin), "gateway.origins", "origins such as https://chat.example.org, without a path")
     }
+}
+
+/// Reads a time such as `30s` or `500ms`.
+///
+/// # Errors
+/// When it is none.
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    parsed.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a time such as \"30s\" or \"500ms\"")))
 }

@@ -124,7 +124,9 @@ async fn start(log: &dyn Log, source: Source, shards: Shards) -> Result<Router<'
         let same = patiently(|| async {
             match log.read(Topic::Messages, partition, last, 1).await {
                 Ok(entries) if entries.is_empty() => Err(LogError::Unavailable("no record before the checkpoint".into()).into()),
-                Ok(entries) => Ok(entries.iter().any(|entry| entry.offset == last && fingerprint(&entry.payload) == checkpoint.fingerprint)),
+                Ok(entries) => {
+                    Ok(entries.iter().any(|entry| entry.offset == last && fingerprint(&entry.payload) == checkpoint.fingerprint))
+                }
                 Err(LogError::Refused(_)) => Err(cut.clone()),
                 Err(why) => Err(why.into()),
             }
@@ -351,7 +353,13 @@ impl<'a> Router<'a> {
         let what = if begun { "begun" } else { "ignored" };
         metrics::counter!("switchboard_router_rewinds_total", "what" => what).increment(1);
         if begun {
-            tracing::warn!(partition = source.partition, shard = shard.0, from = high_water.next_offset, hole, "rewinds for a hole");
+            tracing::warn!(
+                partition = source.partition,
+                shard = shard.0,
+                from = high_water.next_offset,
+                hole,
+                "rewinds for a hole"
+            );
             self.walk_on(shard, Duration::ZERO);
         }
     }
@@ -383,7 +391,11 @@ impl<'a> Router<'a> {
             Ok((made, walk)) => {
                 if self.lane(shard).walked(made, walk) && walk.link != walk.arrive {
                     // storage will see a wrong digest and let this source stand
-                    tracing::error!(partition = self.source.partition, shard = shard.0, "a rewind arrived at another link than the main reader's");
+                    tracing::error!(
+                        partition = self.source.partition,
+                        shard = shard.0,
+                        "a rewind arrived at another link than the main reader's"
+                    );
                     metrics::counter!("switchboard_router_forks_total").increment(1);
                 }
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use config::{Config, Environment, File, FileFormat};
+use gateway::config::duration;
 use protocol::limits::{KEY_DAYS_MIN, Limits};
 use serde::{Deserialize, Deserializer};
 
@@ -24,7 +25,7 @@ struct Written {
     dev: bool,
     auth: Auth,
     limits: Limits,
-    gateway: Gateway,
+    gateway: gateway::config::Config,
     drain: Drain,
     retention: Retention,
     store: Store,
@@ -39,61 +40,6 @@ pub(crate) struct Auth {
     pub(crate) secret: Option<String>,
     /// File with the signing secret.
     pub(crate) secret_file: Option<PathBuf>,
-}
-
-/// `[gateway]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Gateway {
-    #[serde(deserialize_with = "duration")]
-    heartbeat: Duration,
-    #[serde(deserialize_with = "duration")]
-    request_deadline: Duration,
-    #[serde(deserialize_with = "duration")]
-    hello_deadline: Duration,
-    #[serde(deserialize_with = "duration")]
-    stall_deadline: Duration,
-    #[serde(deserialize_with = "duration")]
-    report_deadline: Duration,
-    #[serde(deserialize_with = "duration")]
-    token_grace: Duration,
-    sockets_max: usize,
-    sockets_per_ip: u32,
-    sockets_per_user: usize,
-    handshakes_per_s: u32,
-    origins: Vec<String>,
-}
-
-impl Default for Gateway {
-    fn default() -> Self {
-        let gateway::config::Config {
-            heartbeat,
-            request_deadline,
-            hello_deadline,
-            stall_deadline,
-            report_deadline,
-            token_grace,
-            sockets_max,
-            sockets_per_ip,
-            sockets_per_user,
-            handshakes_per_s,
-            origins,
-            ..
-        } = gateway::config::Config::default();
-        Self {
-            heartbeat,
-            request_deadline,
-            hello_deadline,
-            stall_deadline,
-            report_deadline,
-            token_grace,
-            sockets_max,
-            sockets_per_ip,
-            sockets_per_user,
-            handshakes_per_s,
-            origins,
-        }
-    }
 }
 
 /// `[drain]`
@@ -202,26 +148,11 @@ impl Settings {
         let dev = written.dev || (listen.ip().is_loopback() && !has_secret);
         // nobody waits half a minute for Ctrl-C on a laptop
         let (window_s, deadline_s) = if dev { (1, 5) } else { (10, 25) };
-        let set = written.gateway;
         Self {
             data: written.data.unwrap_or_else(|| PathBuf::from("switchboard-data")),
             listen,
             auth: written.auth,
-            gateway: gateway::config::Config {
-                limits: written.limits,
-                heartbeat: set.heartbeat,
-                request_deadline: set.request_deadline,
-                hello_deadline: set.hello_deadline,
-                stall_deadline: set.stall_deadline,
-                report_deadline: set.report_deadline,
-                token_grace: set.token_grace,
-                sockets_max: set.sockets_max,
-                sockets_per_ip: set.sockets_per_ip,
-                sockets_per_user: set.sockets_per_user,
-                handshakes_per_s: set.handshakes_per_s,
-                origins: set.origins,
-                dev,
-            },
+            gateway: gateway::config::Config { limits: written.limits, dev, ..written.gateway },
             drain_window: written.drain.window.unwrap_or(Duration::from_secs(window_s)),
             drain_deadline: written.drain.deadline.unwrap_or(Duration::from_secs(deadline_s)),
             retention: written.retention,
@@ -300,12 +231,6 @@ fn read(file: Option<&std::path::Path>, environment: HashMap<String, String>) ->
 
 fn top_level(name: &str) -> bool {
     ["DATA", "LISTEN", "DEV"].iter().any(|key| name == format!("{PREFIX}_{key}"))
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
-    parsed.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a time such as \"30s\" or \"500ms\"")))
 }
 
 fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

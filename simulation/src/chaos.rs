@@ -5,6 +5,10 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::record::MailboxRecord;
+use router::consume::Rewind;
+use router::expand::ShardId;
+use router::log::{Log as _, Topic};
 use tokio::time::sleep;
 
 use crate::process::Process;
@@ -35,12 +39,13 @@ fn newest(world: &World, kind: Kind, count: u16) -> Option<Arc<Process>> {
 }
 
 async fn act(world: &Arc<World>) {
-    match world.sim.below(7) {
+    match world.sim.below(8) {
         0 => kill(world, Kind::Gateway, GATEWAYS),
         1 => kill(world, Kind::Router, SOURCES),
         2 => kill(world, Kind::Storage, SHARDS),
         3 | 4 => stand_still(world),
         5 => second_router(world),
+        6 => rewind(world).await,
         _ => {
             world.sim.saw("registry forgot everything");
             world.registry.forget_all();
@@ -80,6 +85,21 @@ fn second_router(world: &Arc<World>) {
             first.kill("one of two");
         }
     });
+}
+
+/// A person has a router say again what it has said to a shard since some time. Everything is a repeat.
+async fn rewind(world: &Arc<World>) {
+    let shard = u16::try_from(world.sim.below(u64::from(SHARDS))).unwrap_or(0);
+    let end = world.log.end(Topic::Mailbox, shard).await.unwrap_or(0);
+    let from = world.sim.below(end);
+    let entries = if end == 0 { Vec::new() } else { world.log.read(Topic::Mailbox, shard, from, 1).await.unwrap_or_default() };
+    let Some(record) = entries.first().and_then(|entry| MailboxRecord::decode(&entry.payload).ok()) else { return };
+    let router = world.routers.lock().get(&record.source.partition).cloned();
+    let request = Rewind { source: record.source, shard: ShardId(shard), high_water: record.link, hole: end };
+    world.sim.note(|| format!("a person asks for {request:?}"));
+    if router.is_some_and(|router| router.try_send(request).is_ok()) {
+        world.sim.saw("rewind asked for by a person");
+    }
 }
 
 /// Mailboxes come back from a copy that numbers them otherwise: nobody's cursor means anything now. As a person would: everybody who holds

@@ -112,7 +112,11 @@ fn one_order(world: &World, mailboxes: &Mailboxes) {
         if let (Some(one), Some(other)) = (views.next(), views.next())
             && one != other
         {
-            world.sim.wrong(format!("order: the members of {conversation} see {} and {} messages, not the same", one.len(), other.len()));
+            world.sim.wrong(format!(
+                "order: the members of {conversation} see {} and {} messages, not the same",
+                one.len(),
+                other.len()
+            ));
         }
     }
 }
@@ -149,14 +153,17 @@ fn accepted_ends(world: &World, device: &Device, mailboxes: &Mailboxes) {
 /// order: what one device sent into one conversation stands in the order of sending.
 fn device_order(world: &World, device: &Device, mailboxes: &Mailboxes) {
     let disk = device.disk.lock();
-    let first: BTreeMap<_, _> = disk.sent.iter().enumerate().filter(|(_, sent)| !sent.reuse).map(|(at, sent)| (sent.id, at)).collect();
+    let first: BTreeMap<_, _> =
+        disk.sent.iter().enumerate().filter(|(_, sent)| !sent.reuse).map(|(at, sent)| (sent.id, at)).collect();
     let conversations: BTreeSet<_> = disk.sent.iter().map(|sent| sent.conversation).collect();
     for conversation in conversations {
         let events = of_conversation(&mailboxes[&device.user], conversation);
         let mine = events.into_iter().filter_map(message_of).filter(|record| record.identity.sender == device.user);
         let order: Vec<_> = mine.filter_map(|record| first.get(&record.identity.id)).collect();
         if !order.is_sorted() {
-            world.sim.wrong(format!("order: {}/{} sent into {conversation} in another order: {order:?}", device.user, device.name));
+            world
+                .sim
+                .wrong(format!("order: {}/{} sent into {conversation} in another order: {order:?}", device.user, device.name));
         }
     }
 }

@@ -186,7 +186,11 @@ impl Device {
             Say::Event(event) => self.event(talk, event),
             Say::Live(head) => {
                 if self.disk.lock().cursor() != head {
-                    self.sim.wrong(format!("gap: {} is told it is live at {head} and has {}", self.label(), self.disk.lock().cursor()));
+                    self.sim.wrong(format!(
+                        "gap: {} is told it is live at {head} and has {}",
+                        self.label(),
+                        self.disk.lock().cursor()
+                    ));
                 }
                 talk.live = Some(head);
             }
@@ -250,7 +254,9 @@ impl Device {
             ErrorCode::OutcomeUnknown => "send with an unknown outcome came again",
             _ => "send refused and came again",
         });
-        talk.resend_at.entry(conversation).or_insert_with(|| Instant::now() + Duration::from_millis(100) + self.sim.up_to_ms(400));
+        talk.resend_at
+            .entry(conversation)
+            .or_insert_with(|| Instant::now() + Duration::from_millis(100) + self.sim.up_to_ms(400));
     }
 
     fn resend_all(&self, talk: &mut Talk) {

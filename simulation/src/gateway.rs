@@ -22,7 +22,7 @@ use storage::store::{Head, Store};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::faults::{Committed, Replaced};
+use crate::faults::{Committed, Gateways, Replaced};
 use crate::net::{Ask, Say};
 use crate::process::Process;
 use crate::sim::Sim;
@@ -94,6 +94,8 @@ pub struct Node {
     pub committed: Arc<Committed>,
     /// Entries of the registry that newer ones have replaced, for the checks.
     pub replaced: Arc<Replaced>,
+    /// What was pushed, for the checks.
+    pub gateways: Arc<Gateways>,
     /// How many shards there are.
     pub shards: Shards,
     /// Who is to hear of heads, by a number of the connection.

@@ -72,10 +72,11 @@ impl Weather {
         let calm = chance.of(&[true, false, false, false]);
         let rough = |chance: &mut Generator, choices: &[u64]| if calm { 0 } else { chance.of(choices) };
         // calm: shorter than anybody waits for the registry, and longer at rest, so that what is late is seen
-        let either = |chance: &mut Generator, calm_one: &[u64], rough_one: &[u64]| chance.of(if calm { calm_one } else { rough_one });
+        let either =
+            |chance: &mut Generator, calm_one: &[u64], rough_one: &[u64]| chance.of(if calm { calm_one } else { rough_one });
         Self {
             hints_are_safe: calm,
-            delay_ms: either(chance, &[3, 40], &[3, 20, 120]),
+            delay_ms: either(chance, &[40, 90], &[3, 20, 120]),
             fails: chance.of(&[0, 50, 300]),
             unknown: chance.of(&[0, 50, 300]),
             late: chance.of(&[0, 50, 300]),
@@ -87,9 +88,9 @@ impl Weather {
             registry_lies: rough(chance, &[0, 0, 500]),
             chaos_ms: rough(chance, &[0, 600, 2000]),
             new_epoch: rough(chance, &[0, 0, 0, 1]) == 1,
-            send_ms: either(chance, &[500, 1500, 5000], &[150, 500, 1500]),
+            send_ms: either(chance, &[500, 1500, 3000], &[150, 500, 1500]),
             reuse: chance.of(&[0, 0, 500]),
-            stay_ms: either(chance, &[3000, 10_000], &[300, 3000, 20_000]),
+            stay_ms: either(chance, &[3000, 6000], &[300, 3000, 20_000]),
         }
     }
 }
@@ -153,7 +154,8 @@ impl Sim {
     /// An ordinary delay: mostly short.
     pub fn delay(&self) -> Duration {
         let max = if self.is_healed() { 2 } else { self.weather.delay_ms };
-        let max = if self.below(4) == 0 { max } else { max / 10 };
+        let often_long = if self.weather.hints_are_safe { 2 } else { 4 };
+        let max = if self.below(often_long) == 0 { max } else { max / 10 };
         self.up_to_ms(max)
     }
 

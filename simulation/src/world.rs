@@ -7,10 +7,10 @@ use std::time::Duration;
 use gateway::cursors::Cursors;
 use gateway::deliver::Sessions;
 use parking_lot::Mutex;
+use protocol::UserId;
 use protocol::limits::Limits;
 use protocol::plant::{Bug, plant};
 use protocol::record::Source;
-use protocol::UserId;
 use router::consume::Rewind;
 use router::expand::{ShardId, Shards};
 use router::log::memory::MemoryLog;
@@ -78,13 +78,17 @@ pub struct World {
     /// The number of shards as a type.
     pub shards: Shards,
     /// Who runs now: gateways, routers, storage owners, by kind and number; the newest last.
-    pub running: Mutex<BTreeMap<(Kind, u16), Vec<Arc<Process>>>>,
+    pub running: Mutex<Running>,
     honest: Arc<Honest>,
     replaced: Arc<Replaced>,
     gateways: Arc<Gateways>,
     rewinds: mpsc::Sender<Rewind>,
-    routers: Mutex<BTreeMap<u16, mpsc::Sender<Rewind>>>,
+    /// The way to the newest router of each partition.
+    pub routers: Mutex<BTreeMap<u16, mpsc::Sender<Rewind>>>,
 }
+
+/// The lives of each process, the newest last.
+type Running = BTreeMap<(Kind, u16), Vec<Arc<Process>>>;
 
 /// A kind of process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +105,7 @@ pub enum Kind {
 pub fn run(seed: u64, bug: Option<Bug>, keep_trace: bool) -> Outcome {
     let counters = Counters::default();
     plant(bug);
-    let (hash, trace, seen, wrong) = metrics::with_local_recorder(&counters, || {
+    let (hash, trace, seen, mut wrong) = metrics::with_local_recorder(&counters, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime without I/O can always be made").block_on(async {
             let sim = Sim::new(seed, keep_trace);
@@ -111,6 +115,10 @@ pub fn run(seed: u64, bug: Option<Bug>, keep_trace: bool) -> Outcome {
     });
     plant(None);
     let mut races = counters.all();
+    // what an honest log and honest routers never cause, and what only they can tell
+    for never in ["storage_records wrong_digest", "storage_audits_behind", "router_forks", "router_stops"] {
+        wrong.extend(races.get(never).map(|count| format!("{never}: {count} times")));
+    }
     races.extend(seen.into_iter().map(|(race, count)| (race.to_owned(), count)));
     Outcome { wrong, races, hash, trace }
 }
@@ -228,6 +236,7 @@ impl World {
                 store,
                 committed: Arc::clone(&self.committed),
                 replaced: Arc::clone(&self.replaced),
+                gateways: Arc::clone(&self.gateways),
                 shards: self.shards,
                 seats: Mutex::default(),
             });

@@ -318,7 +318,9 @@ impl Owner<'_> {
             let end = self.ports.log.end(Topic::Mailbox, self.shard.0).await;
             if link.next_offset > high_water.next_offset && end == Ok(self.checkpoint.offset) {
                 metrics::counter!("switchboard_storage_audits_behind_total").increment(1);
-                self.ask_for(Rewind { source, shard: self.shard, high_water, hole: self.checkpoint.offset });
+                // seen at the newest record: so a request from before a rewind is known to be older than it
+                let hole = self.checkpoint.offset.saturating_sub(1);
+                self.ask_for(Rewind { source, shard: self.shard, high_water, hole });
             }
         }
     }
@@ -339,3 +341,6 @@ impl Owner<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

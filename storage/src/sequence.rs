@@ -187,3 +187,6 @@ fn append(
     plan.keys.push((key, row));
     plan.rows.push(Row { owner: key.owner, event: Event { seq, body } });
 }
+
+#[cfg(test)]
+mod tests;

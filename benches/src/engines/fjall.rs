@@ -15,9 +15,9 @@ pub(super) struct Fjall {
 
 impl Fjall {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        let builder = Database::builder(path).cache_size(64 << 20).max_journaling_size(256 << 20).worker_threads(2);
+        let builder = Database::builder(path).cache_size(64 << 20).max_journaling_size(256 << 20).worker_threads(3);
         let database = builder.manual_journal_persist(true).open()?;
-        let options = || KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(16 << 20);
+        let options = || KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(32 << 20);
         let keyspaces = TABLES.iter().map(|name| database.keyspace(name, options)).collect::<Result<_, _>>()?;
         Ok(Self { database, keyspaces })
     }

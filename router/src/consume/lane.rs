@@ -195,7 +195,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn sending(offset: u64) -> Sending {
-        Sending { offset, previous: Link { next_offset: offset, digest: 0 }, payload: Bytes::copy_from_slice(&offset.to_be_bytes()) }
+        Sending {
+            offset,
+            previous: Link { next_offset: offset, digest: 0 },
+            payload: Bytes::copy_from_slice(&offset.to_be_bytes()),
+        }
     }
 
     fn offset_of(payload: &Bytes) -> u64 {

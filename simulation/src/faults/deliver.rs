@@ -1,10 +1,11 @@
 //! The stream from storage to the gateways with bad luck: pushes lost, late, doubled, out of order, or for a boot that has died.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gateway::deliver::Sessions;
 use parking_lot::Mutex;
+use protocol::{Seq, UserId};
 use router::registry::NodeId;
 use storage::push::{Deliver, Push, Wake};
 use tokio::time::sleep;
@@ -15,6 +16,7 @@ use crate::sim::Sim;
 #[derive(Default)]
 pub struct Gateways {
     alive: Mutex<BTreeMap<NodeId, Arc<Sessions>>>,
+    hinted: Mutex<BTreeSet<(NodeId, UserId, Seq)>>,
 }
 
 impl Gateways {
@@ -26,6 +28,11 @@ impl Gateways {
     /// A gateway has died.
     pub fn leave(&self, node: NodeId) {
         self.alive.lock().remove(&node);
+    }
+
+    /// Whether storage has ever pushed this event to this gateway.
+    pub fn was_hinted(&self, node: NodeId, owner: UserId, seq: Seq) -> bool {
+        self.hinted.lock().contains(&(node, owner, seq))
     }
 
     fn get(&self, node: NodeId) -> Option<Arc<Sessions>> {
@@ -61,6 +68,7 @@ impl FaultyDeliver {
 
 impl Deliver for FaultyDeliver {
     fn push(&self, node: NodeId, pushes: Vec<Push>) -> Box<dyn Wake> {
+        self.gateways.hinted.lock().extend(pushes.iter().map(|push| (node, push.owner, push.event.seq)));
         for push in pushes {
             if self.sim.strikes(self.sim.weather.push_lost) {
                 self.sim.saw("push lost");

@@ -77,8 +77,10 @@ impl Honest {
             let Ok(record) = Record::decode(&entry.payload) else { continue };
             for (shard, _) in expand(&record, self.shards) {
                 if !self.seen.lock().present.contains(&(shard.0, partition, entry.offset + 1)) {
-                    self.sim.wrong(format!("router checkpoint {} of {partition} passed record {}, which shard {} lacks",
-                        checkpoint.next_offset, entry.offset, shard.0));
+                    self.sim.wrong(format!(
+                        "router checkpoint {} of {partition} passed record {}, which shard {} lacks",
+                        checkpoint.next_offset, entry.offset, shard.0
+                    ));
                 }
             }
             self.seen.lock().checked.insert(partition, entry.offset + 1);

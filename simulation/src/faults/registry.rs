@@ -57,8 +57,12 @@ impl FaultyRegistry {
 
 #[async_trait]
 impl Registry for FaultyRegistry {
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId)
-    -> Result<(Registration, Option<Registration>), RegistryError> {
+    async fn register(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+    ) -> Result<(Registration, Option<Registration>), RegistryError> {
         self.come("before registering").await?;
         let answer = self.inner.register(user, device, node).await?;
         if answer.1.is_some_and(|replaced| replaced.node != node) {

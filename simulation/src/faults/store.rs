@@ -35,7 +35,12 @@ impl Committed {
 
     /// The newest seq committed for an owner.
     pub fn head(&self, owner: UserId) -> Seq {
-        self.at_ms.lock().range(..=(owner, Seq::MAX)).next_back().filter(|((of, _), _)| *of == owner).map_or(0, |((_, seq), _)| *seq)
+        self.at_ms
+            .lock()
+            .range(..=(owner, Seq::MAX))
+            .next_back()
+            .filter(|((of, _), _)| *of == owner)
+            .map_or(0, |((_, seq), _)| *seq)
     }
 }
 
@@ -78,12 +83,19 @@ impl FaultyStore {
 }
 
 /// Commits, and looks whether a stale owner was let through.
-async fn done(inner: &MemoryStore, sim: &Sim, committed: &Committed, (shard, commit): (ShardId, Commit)) -> Result<(), StoreError> {
+async fn done(
+    inner: &MemoryStore,
+    sim: &Sim,
+    committed: &Committed,
+    (shard, commit): (ShardId, Commit),
+) -> Result<(), StoreError> {
     let before = inner.checkpoint(shard).await?;
     let (expect, next) = (commit.expect, commit.next_offset);
     let rows: Vec<_> = commit.rows.iter().map(|row| (row.owner, row.event.seq)).collect();
     let result = inner.commit(shard, commit).await;
-    sim.note(|| format!("shard {} commits {}->{next} by owner {}: {rows:?} {result:?}", shard.0, expect.offset, expect.owner_epoch));
+    sim.note(|| {
+        format!("shard {} commits {}->{next} by owner {}: {rows:?} {result:?}", shard.0, expect.offset, expect.owner_epoch)
+    });
     if result.is_ok() {
         if before != expect {
             sim.wrong(format!("a stale owner's commit was taken: {expect:?} at {before:?}"));
@@ -135,7 +147,13 @@ impl Store for FaultyStore {
         self.reading("before reading a mailbox", self.inner.read(owner, after, max_events, max_bytes)).await
     }
 
-    async fn history(&self, reader: UserId, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError> {
+    async fn history(
+        &self,
+        reader: UserId,
+        conversation: ConversationId,
+        before: Position,
+        limit: u32,
+    ) -> Result<Page, StoreError> {
         self.reading("before reading history", self.inner.history(reader, conversation, before, limit)).await
     }
 

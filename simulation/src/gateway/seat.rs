@@ -1,5 +1,6 @@
 //! One connection of a simulated gateway: the same steps as the gateway crate's `Client`, without sockets and frames.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -23,7 +24,7 @@ use crate::net::{Ask, Say};
 
 /// Between two tries to read a mailbox that cannot be read now.
 const RETRY: Duration = Duration::from_millis(500);
-/// An event that was committed so long ago, and nothing may lose a hint: it must be here.
+/// A hint that may not be lost comes within this time.
 const PROMPT_MS: u64 = 1500;
 /// Most sessions of a user on a node.
 const SESSIONS_MAX: usize = 16;
@@ -42,8 +43,8 @@ pub(super) struct Seat {
     listening: bool,
     lanes: Lanes,
     heard_of: Seq,
-    /// Since when pushes could be written without a break.
-    listens_since_ms: Option<u64>,
+    /// Events that came by a read after catch-up, and when.
+    unhinted: VecDeque<(Seq, u64)>,
     closes: bool,
 }
 
@@ -60,7 +61,7 @@ impl Seat {
             listening: false,
             lanes: Lanes::default(),
             heard_of: 0,
-            listens_since_ms: None,
+            unhinted: VecDeque::new(),
             closes: false,
         }
     }
@@ -85,6 +86,7 @@ impl Seat {
                 Some(head) = heads.recv() => self.compare(head),
             }
             self.next_steps();
+            self.check_hints();
         }
         self.node.seats.lock().remove(&number);
         self.depart();
@@ -149,9 +151,6 @@ impl Seat {
         {
             self.node.cursors.acknowledged(*user, device, event.seq);
         }
-        if self.is_late(event.seq) {
-            self.node.sim.saw("lost hint healed by the next push");
-        }
         self.say(Say::Event(event));
     }
 
@@ -181,6 +180,10 @@ impl Seat {
             slice.head
         });
         self.closes |= session.read_done(head).is_err();
+        if session.is_live() {
+            let now_ms = self.node.sim.now_ms();
+            self.unhinted.extend(taken.iter().map(|event| (event.seq, now_ms)));
+        }
         taken.into_iter().for_each(|event| self.write(event));
     }
 
@@ -196,7 +199,6 @@ impl Seat {
                         return;
                     }
                     self.listening = listens;
-                    self.listens_since_ms = listens.then(|| self.node.sim.now_ms());
                     session.heard_of(self.outbox.listen(listens));
                 }
             }
@@ -217,28 +219,30 @@ impl Seat {
 
     /// The store says how far the mailbox goes.
     fn compare(&mut self, head: Head) {
-        let Some(session) = &mut self.session else { return };
+        let (Some(session), Some((user, _))) = (&mut self.session, &self.who) else { return };
         let missed = session.is_live() && session.listens() && head.head >= session.next();
         session.heard_of(head.head);
-        if missed && self.is_late(head.head) {
+        let at_ms = self.node.committed.at_ms(*user, head.head);
+        if missed && at_ms.is_some_and(|at_ms| at_ms + PROMPT_MS < self.node.sim.now_ms()) {
             self.node.sim.saw("lost hint healed by heads");
         }
     }
 
-    /// Whether this event should have been here long ago. Where nothing loses hints, that is wrong: a look-up or a registration came too
-    /// early or too late.
-    fn is_late(&self, seq: Seq) -> bool {
-        let (Some(since), Some((user, _))) = (self.listens_since_ms, &self.who) else { return false };
-        let sim = &self.node.sim;
-        let Some(at_ms) = self.node.committed.at_ms(*user, seq).filter(|at_ms| at_ms.max(&since) + PROMPT_MS < sim.now_ms()) else {
-            return false;
-        };
-        // whose entry was replaced is not to hear; who attached anew elsewhere does
-        let entered = self.registration.is_some_and(|registration| !self.node.replaced.has(registration));
-        if sim.weather.hints_are_safe && entered {
-            sim.wrong(format!("silent: event {seq} of {user}, committed at {at_ms} ms, had no hint, and nothing had lost it"));
+    /// Where nothing loses hints, every event that came by a read after catch-up must have been pushed here too: otherwise a look-up came too
+    /// early, or a registration too late, and only luck has healed it.
+    fn check_hints(&mut self) {
+        let (Some((user, _)), Some(registration)) = (&self.who, self.registration) else { return };
+        let (sim, node) = (&self.node.sim, &self.node);
+        while let Some((seq, at_ms)) = self.unhinted.front().copied().filter(|(_, at_ms)| at_ms + PROMPT_MS < sim.now_ms()) {
+            self.unhinted.pop_front();
+            // whose entry was replaced is not to hear; who attached anew elsewhere does
+            let entered = !node.replaced.has(registration);
+            if sim.weather.hints_are_safe && entered && !node.gateways.was_hinted(node.id, *user, seq) {
+                sim.wrong(format!(
+                    "silent: event {seq} of {user}, read at {at_ms} ms, was never pushed, and nothing had lost its hint"
+                ));
+            }
         }
-        true
     }
 
     fn send(&mut self, id: MessageId, conversation: ConversationId, text: String) {

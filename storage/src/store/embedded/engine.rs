@@ -1,14 +1,14 @@
 //! The engine under the mailboxes: one fjall database. One journal, so one fsync makes a whole batch durable.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Fatal, Options};
+use super::{Fatal, Options, torn};
 use crate::StorageError;
 use crate::store::StoreError;
 
@@ -23,9 +23,11 @@ pub(super) struct Engine {
     pub(super) heads: Keyspace,
     pub(super) checkpoints: Keyspace,
     /// From handing a batch over until it is durable and visible.
-    fsync: metrics::Histogram,
+    pub(super) fsync: metrics::Histogram,
     failed: AtomicBool,
     fatal: Fatal,
+    /// Last, so that it is given back when everything else is closed.
+    _lock: File,
 }
 
 /// A failed read. Nothing was changed by it.
@@ -40,19 +42,32 @@ fn no_folder(path: &Path, why: impl std::fmt::Display) -> StorageError {
     StorageError::Folder { path: path.display().to_string(), why: why.to_string() }
 }
 
+/// One process a folder. Our own lock, since the journal is looked at, and perhaps cut, before the engine takes its own.
+fn lock(path: &Path) -> Result<File, StorageError> {
+    let path = path.with_extension("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| no_folder(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(no_folder(&path, "another process has it open")),
+        Err(TryLockError::Error(error)) => Err(no_folder(&path, error)),
+    }
+}
+
+fn open_database(path: &Path, options: &Options) -> fjall::Result<Database> {
+    Database::builder(path)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(options.journal_bytes)
+        .worker_threads(options.workers)
+        .manual_journal_persist(true)
+        .open()
+}
+
 impl Engine {
     /// Opens or creates the database in its folder.
     pub(super) fn open(path: &Path, options: &Options) -> Result<Self, StorageError> {
-        let database = Database::builder(path)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes)
-            .worker_threads(options.workers)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(|error| match error {
-                fjall::Error::Locked => no_folder(path, "another process has it open"),
-                other => no_folder(path, other),
-            })?;
+        let lock = lock(path)?;
+        torn::look(path).map_err(|error| no_folder(path, error))?;
+        let database = open_database(path, options).map_err(|error| no_folder(path, error))?;
         let keyspace = |name: &str, hits: bool| {
             let create = || {
                 KeyspaceCreateOptions::default()
@@ -81,6 +96,7 @@ impl Engine {
             fsync: metrics::histogram!("switchboard_stage_seconds", "stage" => "fsync"),
             failed: AtomicBool::new(false),
             fatal: Arc::clone(&options.fatal),
+            _lock: lock,
             database,
         })
     }
@@ -96,13 +112,10 @@ impl Engine {
         if self.failed.load(Ordering::Acquire) {
             return Err(StoreError::Unavailable("an earlier write failed".to_owned()));
         }
-        let start = Instant::now();
         batch.commit().map_err(|error| {
             self.fail(&format!("a write to the mailboxes failed: {error}"));
             StoreError::Unknown
-        })?;
-        self.fsync.record(start.elapsed());
-        Ok(())
+        })
     }
 
     /// Nothing after this can be trusted.

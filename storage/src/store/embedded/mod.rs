@@ -22,6 +22,7 @@ mod heads;
 mod layout;
 mod read;
 mod retain;
+mod torn;
 mod write;
 
 use devices::Devices;
@@ -59,9 +60,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
-            memtable_bytes: 16 << 20,
+            memtable_bytes: 32 << 20,
             journal_bytes: 256 << 20,
-            workers: 2,
+            workers: 3,
             heads_cached: 100_000,
             readers: 16,
             fatal: Arc::new(|why| {

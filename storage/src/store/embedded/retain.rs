@@ -56,7 +56,7 @@ struct Step<'a> {
 }
 
 impl Mailboxes {
-    /// Goes on a little. Not durable by itself: the next commit's fsync takes it along, and a crash before that only brings old events back.
+    /// Goes on a little. Synced like every batch, though nobody waits for it: so only the last batch of a journal can be torn ([`super::torn`]).
     pub(super) fn retain_step(&self, cutoff: Cutoff, progress: &mut Progress) -> Result<(), StoreError> {
         if !progress.begun {
             progress.begun = true;
@@ -76,7 +76,7 @@ impl Mailboxes {
         let mut step = Step {
             mailboxes: self,
             snapshot: self.engine.database.snapshot(),
-            batch: self.engine.batch(STEP * 6, Some(PersistMode::Buffer)),
+            batch: self.engine.batch(STEP * 6, Some(PersistMode::SyncData)),
             heads: HashMap::new(),
             cutoff_ms: cutoff.events_before_ms,
             retained: Retained::default(),
@@ -116,8 +116,9 @@ impl Mailboxes {
         let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let before = layout::first_key_at(cutoff.keys_before_ms);
         let nothing = matches!(from, Bound::Excluded(from) if *from >= before[..]);
-        let range = (!nothing).then(|| self.engine.database.snapshot().range(&self.engine.keys, (from, Bound::Excluded(&before[..]))));
-        let mut batch = self.engine.batch(STEP, Some(PersistMode::Buffer));
+        let bounds = (from, Bound::Excluded(&before[..]));
+        let range = (!nothing).then(|| self.engine.database.snapshot().range::<&[u8], _>(&self.engine.keys, bounds));
+        let mut batch = self.engine.batch(STEP, Some(PersistMode::SyncData));
         let (mut seen, mut last) = (0, None);
         for guard in range.into_iter().flatten().take(STEP) {
             let (key, value) = guard.into_inner().map_err(unreadable)?;

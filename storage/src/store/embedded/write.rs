@@ -1,6 +1,7 @@
 //! Commits: one batch, one fsync, compare-and-set first. One writer at a time.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use fjall::{OwnedWriteBatch, PersistMode, Readable};
 use protocol::plant::{Bug, planted};
@@ -83,7 +84,9 @@ impl Mailboxes {
         }
         let checkpoint = Checkpoint { owner_epoch: commit.expect.owner_epoch, offset: commit.next_offset };
         batch.insert(&self.engine.checkpoints, shard.0.to_be_bytes(), layout::checkpoint_value(checkpoint));
+        let start = Instant::now();
         self.engine.commit(batch)?;
+        self.engine.fsync.record(start.elapsed());
         writer.checkpoints.insert(shard.0, checkpoint);
         for (owner, head) in heads {
             self.heads.set(owner, head);
