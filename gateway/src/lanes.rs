@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use protocol::record::Record;
+use protocol::record::{BodyHash, Record};
 use protocol::{ConversationId, ErrorCode, MessageId};
 use router::submit::Outcome;
 
@@ -47,10 +47,17 @@ pub struct Settled {
 struct UnderWay {
     ticket: u64,
     id: MessageId,
+    body: BodyHash,
     /// Copies of it that came meanwhile, each to be answered too.
     joined: u32,
     since_tick: u32,
     told_unknown: bool,
+}
+
+impl UnderWay {
+    fn new(ticket: u64, record: &Record, tick: u32) -> Self {
+        Self { ticket, id: record.identity.id, body: record.body_hash(), joined: 0, since_tick: tick, told_unknown: false }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,7 +121,8 @@ impl Lanes {
         lane.fenced_at = None;
         self.in_flight += 1;
         match &mut lane.under_way {
-            Some(first) if first.id == id => {
+            // only a true copy: another body under the same id goes its own way, to be refused there
+            Some(first) if first.id == id && first.body == record.body_hash() => {
                 first.joined += 1;
                 Offer::Waits
             }
@@ -124,8 +132,7 @@ impl Lanes {
             }
             None => {
                 self.last_ticket += 1;
-                lane.under_way =
-                    Some(UnderWay { ticket: self.last_ticket, id, joined: 0, since_tick: tick, told_unknown: false });
+                lane.under_way = Some(UnderWay::new(self.last_ticket, &record, tick));
                 Offer::Submit(self.last_ticket, record)
             }
         }
@@ -148,13 +155,12 @@ impl Lanes {
         };
         if again {
             lane.fenced_at = Some(first.id);
-            let refused = lane.waiting.drain(..).filter(|record| record.identity.id != first.id);
+            let refused = lane.waiting.drain(..);
             let fenced = Outcome::Refused(ErrorCode::Fenced);
             settled.answers.extend(refused.map(|record| Answer { id: record.identity.id, conversation, outcome: fenced }));
         } else if let Some(record) = lane.waiting.pop_front() {
             self.last_ticket += 1;
-            let id = record.identity.id;
-            lane.under_way = Some(UnderWay { ticket: self.last_ticket, id, joined: 0, since_tick: tick, told_unknown: false });
+            lane.under_way = Some(UnderWay::new(self.last_ticket, &record, tick));
             settled.next = Some((self.last_ticket, record));
         }
         if lane.under_way.is_none() && lane.fenced_at.is_none() {
@@ -221,6 +227,22 @@ mod tests {
         assert_eq!(lanes.settled(1, Outcome::Accepted, 0).answers.len(), 2);
         assert!(lanes.is_idle());
         assert_eq!(lanes.in_flight(), 0);
+    }
+
+    #[test]
+    fn another_body_under_the_same_id_does_not_join() {
+        let other = Record { content: Content::Text("y".into()), ..record(2, 1) };
+        for outcome in [Outcome::Accepted, NO] {
+            let mut lanes = Lanes::default();
+            lanes.offer(record(2, 1), 32, 0);
+            assert_eq!(lanes.offer(other.clone(), 32, 0), Offer::Waits);
+            let settled = lanes.settled(1, outcome, 0);
+            assert_eq!(settled.next.is_some(), outcome == Outcome::Accepted, "it is tried by itself, behind the first");
+            let reused = Outcome::Refused(ErrorCode::IdReused);
+            let next = settled.next.map_or(Vec::new(), |(ticket, _)| lanes.settled(ticket, reused, 0).answers);
+            assert_eq!(settled.answers.len() + next.len(), 2, "both are answered");
+            assert_eq!(lanes.in_flight(), 0);
+        }
     }
 
     #[test]

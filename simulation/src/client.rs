@@ -17,8 +17,6 @@ use crate::sim::Sim;
 const BEGAN_MS: u64 = 1_760_000_000_000;
 /// How often a client looks at what it has to do.
 const LOOKS_EVERY: Duration = Duration::from_millis(40);
-/// An id is used for a second body this long after the first.
-const REUSE_AFTER_MS: u64 = 10_000;
 /// An answer that does not come in this time: send again.
 const IMPATIENCE: Duration = Duration::from_secs(4);
 
@@ -308,11 +306,9 @@ impl Device {
             reuse: false,
         };
         if self.sim.strikes(self.sim.weather.reuse) {
-            // long after: a copy still under way at a gateway would be joined by its id alone
             let disk = self.disk.lock();
-            let now_ms = BEGAN_MS + self.sim.now_ms();
             let reused = |id| disk.sent.iter().any(|one| one.reuse && one.id == id);
-            let fit = |one: &&Sent| one.accepted && one.id.time_ms() + REUSE_AFTER_MS < now_ms && !reused(one.id);
+            let fit = |one: &&Sent| one.accepted && !reused(one.id);
             if let Some(old) = disk.sent.iter().rev().find(fit) {
                 (sent.id, sent.conversation, sent.reuse) = (old.id, old.conversation, true);
             }
