@@ -136,7 +136,12 @@ pub(crate) fn run(common: &Common) -> anyhow::Result<()> {
         }
         let of = |pick: fn(&Figures) -> f64| meter::median(figures.iter().map(pick).collect());
         let (p50, p99) = (of(|f| f.p50_us) / 1000.0, of(|f| f.p99_us) / 1000.0);
-        println!("| {in_flight} | {:.0} | {:.1} | {p50:.2} | {p99:.2} | {:.0} |", of(|f| f.rate), of(|f| f.cpu_us), of(|f| f.disk));
+        println!(
+            "| {in_flight} | {:.0} | {:.1} | {p50:.2} | {p99:.2} | {:.0} |",
+            of(|f| f.rate),
+            of(|f| f.cpu_us),
+            of(|f| f.disk)
+        );
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ async fn read(store: &dyn Store, request: &Attach) -> Result<(u64, Start), Store
     let epoch = store.stream_epoch().await?;
     let cursor = match request.cursor {
         Some(cursor) => cursor,
-        None => store.cursor(request.user, &request.device).await?,
+        None => store.cursor(request.user, &request.device, None).await?,
     };
     let slice = store.read(request.user, cursor, request.max_events, request.max_bytes).await?;
     let other_stream = request.cursor.is_some() && request.epoch.is_some_and(|asked| asked != epoch);
@@ -96,5 +96,10 @@ async fn read(store: &dyn Store, request: &Attach) -> Result<(u64, Start), Store
         return Ok((epoch, Start::Resync(slice.head, ResyncReason::BelowFloor)));
     }
     // 0 asks for the oldest event kept
-    Ok((epoch, Start::At(cursor.max(slice.head.floor), slice)))
+    let cursor = cursor.max(slice.head.floor);
+    if request.cursor.is_some() {
+        // a device is known from now on, at what it said: if it ever comes without a cursor, it goes on from there
+        store.cursor(request.user, &request.device, Some(cursor)).await?;
+    }
+    Ok((epoch, Start::At(cursor, slice)))
 }

@@ -2,7 +2,6 @@
 //! readiness stands on its arrival. A process that answers but delivers nothing is not ready.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::poll_fn;
@@ -40,7 +39,7 @@ pub async fn run(node: &Arc<Gateway>) {
         node.ports.submit.submit(canary(id), Report::new(Arc::clone(&outbox) as _, 0));
         match tokio::time::timeout(WAIT, arrival(&outbox, id)).await {
             Ok(()) => {
-                node.health.canary_ms.store(now_ms(), Ordering::Relaxed);
+                node.health.canary_came();
                 metrics::histogram!("switchboard_canary_seconds").record(since.elapsed().as_secs_f64());
             }
             Err(_) => {

@@ -10,7 +10,7 @@ use axum::body::Body;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, TRANSFER_ENCODING};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use protocol::CloseCode;
 use protocol::codec::Encoding;
@@ -79,6 +79,9 @@ fn common<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     if request.uri().path_and_query().map_or(0, |uri| uri.as_str().len()) > URI_BYTES_MAX {
         return Err(no(StatusCode::URI_TOO_LONG, "the request line is too long"));
+    }
+    if request.version() == Version::HTTP_11 && only(headers, HOST.as_str()).is_none() {
+        return Err(no(StatusCode::BAD_REQUEST, "one Host"));
     }
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     if lengths > 1 || (lengths == 1 && headers.contains_key(TRANSFER_ENCODING)) {
@@ -149,8 +152,8 @@ fn echo(mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
 fn no_token_in_url(query: &str) -> Result<(), Refusal> {
     let suspicious = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = name.to_ascii_lowercase();
-        ["token", "jwt", "auth", "bearer", "secret", "key"].iter().any(|word| name.contains(word)) || value.starts_with("eyJ")
+        const NAMES: [&str; 6] = ["token", "access_token", "authorization", "bearer", "jwt", "auth"];
+        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) || value.starts_with("eyJ")
     };
     if query.split('&').any(suspicious) {
         return Err(no(
@@ -164,6 +167,9 @@ fn no_token_in_url(query: &str) -> Result<(), Refusal> {
 /// The headers of RFC 6455 section 4.2.1.
 fn check_upgrade<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
+    if request.version() != Version::HTTP_11 {
+        return Err(no(StatusCode::BAD_REQUEST, "an upgrade is HTTP/1.1"));
+    }
     let body = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") || headers.contains_key(TRANSFER_ENCODING);
     if body {
         return Err(no(StatusCode::BAD_REQUEST, "an upgrade has no body"));
@@ -239,11 +245,16 @@ fn token(headers: &HeaderMap, bearer: Option<&str>, node: &Gateway) -> Result<Re
             why: "the token is not valid",
             header: Some(("www-authenticate", HeaderValue::from_static("Bearer"))),
         };
-        let token =
-            only(headers, AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(unauthorized)?;
+        let token = only(headers, AUTHORIZATION.as_str()).and_then(bearer_of).ok_or_else(unauthorized)?;
         return node.tokens.verify(token).map(|claims| Ok(Some(claims))).map_err(|_| unauthorized());
     }
     Ok(bearer.map(|token| node.tokens.verify(token).map_err(|_| ())).transpose())
+}
+
+/// The credential of the scheme `Bearer`, whose name has no case (RFC 9110 section 11.1).
+fn bearer_of(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 /// Room for one more socket.

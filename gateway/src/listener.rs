@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::error::GatewayError;
 use crate::handshake;
@@ -25,6 +26,8 @@ const HEADERS_MAX: usize = 100;
 const BACKLOG: i32 = 4096;
 /// Unacknowledged data of a peer that is gone is given up after this.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections that speak HTTP at once; more wait to be accepted.
+const HTTP_CONNECTIONS_MAX: usize = 4096;
 /// After an accept that failed for want of something (descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -44,28 +47,45 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, GatewayError> {
     listen().map_err(|why| GatewayError::Listen { address, why })
 }
 
-/// Accepts until `shutdown` is done. Connections outlive it; the drain ends them.
+/// Accepts until `shutdown` is done. Connections outlive it; the drain ends them. A place is taken before the accept, so that what is too
+/// much waits in the kernel.
 pub async fn run(listener: TcpListener, node: Arc<Gateway>, routes: Router, shutdown: impl Future<Output = ()>) {
+    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    let mut failing_since = None;
     tokio::pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
             () = &mut shutdown => return,
-            accepted = listener.accept() => accepted,
+            next = next => next,
         };
         match accepted {
             Ok((stream, peer)) => {
-                tokio::spawn(serve(stream, peer, Arc::clone(&node), routes.clone()));
+                if let Some(since) = failing_since.take() {
+                    tracing::info!(after = ?Instant::elapsed(&since), "accepting again");
+                }
+                let served = serve(stream, peer, Arc::clone(&node), routes.clone());
+                tokio::spawn(async move {
+                    served.await;
+                    drop(place);
+                });
             }
             Err(why) => {
-                tracing::warn!(%why, "accept failed");
                 metrics::ended("accept_error");
+                if failing_since.is_none() {
+                    tracing::error!(%why, "accept fails");
+                    failing_since = Some(Instant::now());
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
 }
 
-/// One TCP connection as long as it speaks HTTP. An upgrade takes the stream away from here.
+/// One TCP connection as long as it speaks HTTP: one request, under a deadline for all of it. An upgrade takes the stream away from here.
 async fn serve(stream: TcpStream, peer: SocketAddr, node: Arc<Gateway>, routes: Router) {
     let accepted = Instant::now();
     let options = socket2::SockRef::from(&stream);
@@ -80,15 +100,19 @@ async fn serve(stream: TcpStream, peer: SocketAddr, node: Arc<Gateway>, routes: 
     }
     let service = service_fn(|request: hyper::Request<Incoming>| handshake::route(request, peer, &node, routes.clone()));
     let served = http1::Builder::new()
+        .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(deadline.saturating_sub(accepted.elapsed()).max(Duration::from_millis(1)))
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(why) = served {
-        tracing::debug!(%why, "HTTP connection ended");
-        metrics::ended("http_error");
+        .with_upgrades();
+    match tokio::time::timeout(deadline * 2, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => {
+            tracing::debug!(%why, "HTTP connection ended");
+            metrics::ended("http_error");
+        }
+        Err(_) => metrics::ended("http_deadline"),
     }
 }

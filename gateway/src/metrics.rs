@@ -11,6 +11,8 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Sends that arrived.
     pub sends: Counter,
+    /// Sends told accepted, repeats included.
+    pub accepted: Counter,
     /// Events written to sockets.
     pub events: Counter,
     /// Bytes read from WebSockets.
@@ -29,6 +31,7 @@ impl Default for Metrics {
             sockets: gauge!("switchboard_sockets"),
             sessions: gauge!("switchboard_sessions"),
             sends: counter!("switchboard_sends_total"),
+            accepted: counter!("switchboard_accepted_total"),
             events: counter!("switchboard_events_written_total"),
             bytes_in: counter!("switchboard_socket_bytes_total", "direction" => "in"),
             bytes_out: counter!("switchboard_socket_bytes_total", "direction" => "out"),

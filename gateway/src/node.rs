@@ -1,9 +1,10 @@
 //! One gateway: its settings, the ports it stands on, and the sessions it holds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use router::registry::{NodeId, Registry};
 use router::submit::Submit;
 use storage::store::{Store, StoreError};
@@ -30,27 +31,32 @@ pub struct Ports {
 /// What the process knows of its own state: readiness tells it truthfully.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// When a canary message last came the whole way, milliseconds since 1970; 0: never.
-    pub canary_ms: AtomicU64,
+    /// When a canary message last came the whole way, by the monotonic clock.
+    canary: Mutex<Option<Instant>>,
     /// Whether the node is being drained.
     pub draining: AtomicBool,
 }
 
 impl Health {
     /// How old the last canary may be.
-    const CANARY_AGE_MAX_MS: u64 = 10_000;
+    const CANARY_AGE_MAX: Duration = Duration::from_secs(10);
+
+    /// A canary has come the whole way.
+    pub fn canary_came(&self) {
+        *self.canary.lock() = Some(Instant::now());
+    }
 
     /// Nothing, or why the node should get no new connections.
-    pub fn not_ready(&self, now_ms: u64) -> Option<String> {
+    pub fn not_ready(&self) -> Option<String> {
         if self.draining.load(Ordering::Relaxed) {
             return Some("draining".into());
         }
-        match self.canary_ms.load(Ordering::Relaxed) {
-            0 => Some("no message has gone the whole path yet".into()),
-            at if now_ms.saturating_sub(at) > Self::CANARY_AGE_MAX_MS => {
-                Some(format!("the last message that went the whole path is {} ms old", now_ms.saturating_sub(at)))
+        match self.canary.lock().map(|at| at.elapsed()) {
+            None => Some("no message has gone the whole path yet".into()),
+            Some(age) if age > Self::CANARY_AGE_MAX => {
+                Some(format!("the last message that went the whole path is {age:.1?} old"))
             }
-            _ => None,
+            Some(_) => None,
         }
     }
 }

@@ -19,7 +19,7 @@ pub enum IdError {
     #[error("a device is 1 to 64 characters of A-Z a-z 0-9 . _ -")]
     Device,
     /// Not a UUID of version 7 in the hyphenated form.
-    #[error("an id is a UUID of version 7")]
+    #[error("an id is a UUID of version 7, hyphenated, in lower case")]
     Message,
     /// Not a 64-bit position.
     #[error("a position is a decimal string of 64 bits")]
@@ -206,7 +206,9 @@ impl fmt::Display for MessageId {
 impl FromStr for MessageId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let uuid = (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten();
+        // one text for one id: answers carry it as it was sent
+        let canonical = text.len() == 36 && !text.bytes().any(|b| b.is_ascii_uppercase());
+        let uuid = canonical.then(|| Uuid::try_parse(text).ok()).flatten();
         uuid.and_then(Self::new).ok_or(IdError::Message)
     }
 }
@@ -302,6 +304,7 @@ mod tests {
             "00000000-0000-0000-0000-000000000000",
             "01932f6e-5c1e-4c3a-9d4e-1f2a3b4c5d6e",
             "01932f6e5c1e7c3a9d4e1f2a3b4c5d6e",
+            "01932F6E-5C1E-7C3A-9D4E-1F2A3B4C5D6E",
             "01932f6e-5c1e-7c3a-1d4e-1f2a3b4c5d6e",
             "",
             "x",

@@ -113,6 +113,14 @@ impl Message {
         Self { record, position, json: OnceLock::new() }
     }
 
+    /// Bytes counted for everything but the body.
+    const FRAME: usize = 256;
+
+    /// Bytes it is counted with in windows and pages.
+    pub fn weight(&self) -> usize {
+        self.record.content.len() + Self::FRAME
+    }
+
     /// Its JSON fields behind `seq`, encoded once for all who get it (see [`crate::codec::json`]).
     pub fn json(&self) -> &Bytes {
         self.json.get_or_init(|| crate::codec::json::message_fields(self))
@@ -169,10 +177,9 @@ impl EventBody {
 
     /// Bytes it is counted with in windows and pages.
     pub fn weight(&self) -> usize {
-        const FRAME: usize = 256;
         match self {
-            Self::Message(message) => message.record.content.len() + FRAME,
-            Self::Refused(_) => FRAME,
+            Self::Message(message) => message.weight(),
+            Self::Refused(_) => Message::FRAME,
         }
     }
 }

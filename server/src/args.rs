@@ -9,7 +9,7 @@ use protocol::{DeviceName, UserId};
 
 /// A real-time messaging server in which accepted means durable.
 #[derive(Debug, Parser)]
-#[command(name = "switchboard", version, about, long_about = None, arg_required_else_help = true, after_help = "\
+#[command(name = "switchboard", version, about = "A real-time messaging server in which accepted means durable", long_about = None, arg_required_else_help = true, after_help = "\
 Settings come from, later over earlier: built-in defaults, the file of --config, environment variables, flags.
 A key such as limits.body_bytes is SWITCHBOARD_LIMITS__BODY_BYTES in the environment.
 `switchboard config check` shows what is in force, or what is wrong with it.
@@ -72,7 +72,7 @@ pub(crate) struct Token {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check file, environment and flags, and show what is in force. Secrets are not shown.
-    Check,
+    Check(Serve),
 }
 
 fn range(text: &str) -> Result<RangeInclusive<u64>, String> {

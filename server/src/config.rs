@@ -11,7 +11,8 @@ use gateway::config::duration;
 use protocol::limits::{KEY_DAYS_MIN, Limits};
 use serde::{Deserialize, Deserializer};
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, ConfigCommand};
+use crate::secret;
 
 const PREFIX: &str = "SWITCHBOARD";
 const SEPARATOR: &str = "__";
@@ -22,7 +23,7 @@ const SEPARATOR: &str = "__";
 struct Written {
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
-    dev: bool,
+    dev: Option<bool>,
     auth: Auth,
     limits: Limits,
     gateway: gateway::config::Config,
@@ -133,9 +134,9 @@ impl Settings {
         if let Some(data) = &args.data {
             written.data = Some(data.clone());
         }
-        if let Command::Serve(serve) = &args.command {
+        if let Command::Serve(serve) | Command::Config(ConfigCommand::Check(serve)) = &args.command {
             written.listen = serve.listen.or(written.listen);
-            written.dev |= serve.dev;
+            written.dev = if serve.dev { Some(true) } else { written.dev };
         }
         let settings = Self::decide(written);
         settings.check()?;
@@ -145,7 +146,7 @@ impl Settings {
     fn decide(written: Written) -> Self {
         let listen = written.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
         let has_secret = written.auth.secret.is_some() || written.auth.secret_file.is_some();
-        let dev = written.dev || (listen.ip().is_loopback() && !has_secret);
+        let dev = written.dev.unwrap_or(listen.ip().is_loopback() && !has_secret);
         // nobody waits half a minute for Ctrl-C on a laptop
         let (window_s, deadline_s) = if dev { (1, 5) } else { (10, 25) };
         Self {
@@ -177,9 +178,10 @@ impl Settings {
         );
         tracing_subscriber::EnvFilter::try_new(&self.log.level)
             .map_err(|why| anyhow!("log.level is not a filter such as \"info\": {why}"))?;
+        secret::check(&self.auth)?;
         if !self.gateway.dev && self.auth.secret.is_none() && self.auth.secret_file.is_none() {
             bail!(
-                "auth.secret_file is missing: {} is not a loopback address, so tokens must be signed with a secret of yours \
+                "auth.secret_file is missing: outside development mode (here: {}) tokens must be signed with a secret of yours \
                  (a file with at least 32 random bytes, for example from `openssl rand -hex 32`); or, for trying things out, --dev",
                 self.listen
             );
@@ -194,16 +196,18 @@ impl Settings {
             (_, Some(file), _) => format!("auth.secret_file {}", file.display()),
             _ => "a random one in the data folder (development mode)".to_owned(),
         };
-        let Self { data, listen, gateway, drain_window, drain_deadline, retention, .. } = self;
+        let Self { data, listen, gateway, drain_window, drain_deadline, retention, store, log, .. } = self;
+        let mode = if gateway.dev { "development" } else { "production" };
+        let kept = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
         format!(
-            "the configuration is good\n  listen     {listen}\n  data       {}\n  mode       {}\n  secret     {secret}\n  limits     {:?}\n  \
-             heartbeat  {:?}\n  drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {} days, keys {} days",
+            "the configuration is good\n  listen     {listen}\n  data       {}\n  mode       {mode}\n  secret     {secret}\n  \
+             drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {kept}, keys {} days, every {:?}\n  \
+             store      {store:?}\n  log        {} as {:?}\n{gateway:#?}",
             data.display(),
-            if gateway.dev { "development" } else { "production" },
-            gateway.limits,
-            gateway.heartbeat,
-            retention.days,
             retention.key_days,
+            retention.every,
+            log.level,
+            log.format,
         )
     }
 }

@@ -24,7 +24,13 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     telemetry::log(&settings.log)?;
     // 10,000 sockets need as many descriptors; the soft limit is often 1,024
     match rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        Ok(limit) if limit < 4096 => tracing::warn!(limit, "few open files are allowed: raise `ulimit -n` to hold many sockets"),
+        Ok(limit) if limit < settings.gateway.sockets_max as u64 => {
+            tracing::warn!(
+                limit,
+                sockets_max = settings.gateway.sockets_max,
+                "fewer open files are allowed than gateway.sockets_max"
+            );
+        }
         Ok(_) => {}
         Err(why) => tracing::warn!(%why, "the limit of open files stays as it is"),
     }
@@ -37,6 +43,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = telemetry::metrics()?;
     tokio::spawn(telemetry::upkeep(metrics.clone()));
     let tokens = secret::tokens(&settings)?;
+    let listener = listener::bind(settings.listen)?;
     secret::make_folder(&settings.data)?;
 
     let options = storage::store::embedded::Options { cache_bytes: settings.store.cache_bytes, ..Default::default() };
@@ -59,7 +66,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(retain(Arc::clone(&store), settings.retention.clone()));
 
     let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
-    let listener = listener::bind(settings.listen)?;
     announce(&listener, &settings)?;
     let stop = CancellationToken::new();
     let accepting = tokio::spawn(listener::run(listener, Arc::clone(&gateway), routes, stop.clone().cancelled_owned()));

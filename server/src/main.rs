@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let done = match args.command {
         Command::Serve(_) => embedded::serve(settings),
         Command::Token(token) => token::print(&settings, &token),
-        Command::Config(ConfigCommand::Check) => {
+        Command::Config(ConfigCommand::Check(_)) => {
             println!("{}", settings.summary());
             Ok(())
         }

@@ -8,24 +8,37 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use gateway::token::{SECRET_BYTES_MIN, Tokens};
 
-use crate::config::Settings;
+use crate::config::{Auth, Settings};
 
 const FILE: &str = "dev-secret";
 
 /// Tokens signed with the secret in force.
 pub(crate) fn tokens(settings: &Settings) -> anyhow::Result<Tokens> {
-    let (secret, key) = match (&settings.auth.secret, &settings.auth.secret_file) {
+    let secret = match configured(&settings.auth)? {
+        Some(secret) => secret,
+        None => of_folder(&settings.data)?,
+    };
+    Ok(Tokens::new(secret.as_bytes())?)
+}
+
+/// Whether a configured secret can be used.
+pub(crate) fn check(auth: &Auth) -> anyhow::Result<()> {
+    configured(auth).map(|_| ())
+}
+
+fn configured(auth: &Auth) -> anyhow::Result<Option<String>> {
+    let (secret, key) = match (&auth.secret, &auth.secret_file) {
         (Some(secret), _) => (secret.clone(), "auth.secret"),
-        (None, Some(file)) => (read(file)?, "auth.secret_file"),
-        (None, None) => (of_folder(&settings.data)?, "the development secret"),
+        (None, Some(file)) => (read(file).context("auth.secret_file")?, "auth.secret_file"),
+        (None, None) => return Ok(None),
     };
     ensure!(secret.len() >= SECRET_BYTES_MIN, "{key} has {} bytes; at least {SECRET_BYTES_MIN} are needed", secret.len());
-    Ok(Tokens::new(secret.as_bytes())?)
+    Ok(Some(secret))
 }
 
 /// The data folder, for the owner's eyes only.
 pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(data).with_context(|| format!("data folder {}", data.display()))?;
+    fs::create_dir_all(data).with_context(|| format!("data folder {} (key data, flag --data)", data.display()))?;
     fs::set_permissions(data, fs::Permissions::from_mode(0o700)).with_context(|| format!("data folder {}", data.display()))
 }
 
@@ -49,6 +62,7 @@ fn of_folder(data: &Path) -> anyhow::Result<String> {
         .context("the development secret")?;
     file.write_all(secret.as_bytes())?;
     file.sync_all()?;
+    eprintln!("switchboard: made a development secret in {}: no server has used this folder before", data.display());
     let linked = fs::hard_link(&temporary, &path);
     fs::remove_file(&temporary)?;
     match linked {

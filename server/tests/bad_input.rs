@@ -30,7 +30,7 @@ fn without(name: &str) -> Vec<&'static str> {
     GOOD.iter().filter(|line| !line.starts_with(name)).copied().collect()
 }
 
-fn with<'a>(line: &'a str) -> Vec<&'a str> {
+fn with(line: &str) -> Vec<&str> {
     let name = line.split(':').next().unwrap_or_default();
     GOOD.iter().filter(|good| !good.starts_with(name)).copied().chain([line]).collect()
 }
@@ -54,6 +54,17 @@ fn http_rows() -> Vec<Row> {
     let long: Vec<&str> = [long_path.as_str()].into_iter().chain(GOOD[1..].iter().copied()).collect();
     let in_url: Vec<&str> = [token].into_iter().chain(GOOD[1..].iter().copied()).collect();
     let post: Vec<&str> = ["POST /ws HTTP/1.1"].into_iter().chain(GOOD[1..].iter().copied()).collect();
+    let old: Vec<&str> = ["GET /ws HTTP/1.0"].into_iter().chain(GOOD[1..].iter().copied()).collect();
+    let wanted = r#"{"user":"1"}"#;
+    let length = format!("Content-Length: {}", wanted.len());
+    let head = [
+        "POST /dev/token HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        "X-Forwarded-For: 203.0.113.7",
+        &length,
+    ];
+    let proxied = [request(&head), wanted.as_bytes().to_vec()].concat();
     let none = "switchboard_ended_total";
     vec![
         rejected("4 header over 16 KiB", request(&and(&[&long_header])), 431, none),
@@ -85,6 +96,9 @@ fn http_rows() -> Vec<Row> {
         rejected("16 own origin", request(&and(&["Origin: http://localhost"])), 101, ""),
         rejected("18 token in the URL", request(&in_url), 400, REJECTED),
         rejected("62 bad token in the header", request(&and(&["Authorization: Bearer abc.def.ghi"])), 401, REJECTED),
+        rejected("upgrade over HTTP/1.0", request(&old), 400, REJECTED),
+        rejected("no Host", request(&without("Host")), 400, REJECTED),
+        rejected("a token for who comes through a proxy", proxied, 403, ""),
         rejected("garbage", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), 400, none),
     ]
 }
@@ -139,6 +153,8 @@ fn frame_rows() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("35 surrogate", client_frame(0x81, &[0xed, 0xa0, 0x80]), 1007),
         ("36 binary", client_frame(0x82, b"{}"), 1003),
         ("37 ping flood", client_frame(0x89, b"x").repeat(2000), 4429),
+        ("errors without end", client_frame(0x81, br#"{"type":"fly"}"#).repeat(1000), 4429),
+        ("application pings without end", client_frame(0x81, br#"{"type":"ping"}"#).repeat(1000), 4429),
         ("45 three times no request", ["", "null", "[]"].map(|text| client_frame(0x81, text.as_bytes())).concat(), 4400),
         ("58 second hello", client_frame(0x81, br#"{"type":"hello"}"#), 4400),
         ("acknowledgement of what was never sent", client_frame(0x81, br#"{"type":"received","seq":999999}"#), 4400),
@@ -176,6 +192,7 @@ fn first_frames_that_are_no_good_hello() {
         ("62 100 KiB of token", hello(&format!(r#","token":"{}""#, "a".repeat(60_000))), 4401),
         ("62 cut signature", hello(&format!(r#","token":"{}""#, &token[..token.len() - 3])), 4401),
         ("66 another device's token", hello(&format!(r#","token":"{bound}","device":"tablet""#)), 4403),
+        ("a field at fault is no question of tokens", hello(&format!(r#","token":"{token}","cursor":"5""#)), 4400),
         ("56 newer version", hello(&format!(r#","token":"{token}","version":2"#)), 4426),
         ("56 older version", hello(&format!(r#","token":"{token}","version":0"#)), 4426),
     ];
@@ -399,4 +416,58 @@ fn a_token_that_expires_on_a_live_socket() {
     raw.text(&format!(r#"{{"type":"hello","token":"{}"}}"#, server.token_for_seconds(81, 3)));
     assert!(raw.until("reauth").contains("\"before\""), "64 it is told before");
     assert_eq!(raw.close_code(), Some(4401), "64 and closed after");
+}
+
+#[test]
+fn a_device_is_known_from_its_first_attach() {
+    let server = Server::start();
+    let mut sender = Raw::attach(&server, 82);
+    for _ in 0..3 {
+        let id = uuid::Uuid::now_v7();
+        sender.text(&format!(r#"{{"type":"send","id":"{id}","to":"u:83","kind":"text","body":{{"text":"x"}}}}"#));
+        sender.until("accepted");
+    }
+    let hello = |cursor: &str| format!(r#"{{"type":"hello","token":"{}","device":"a"{cursor}}}"#, server.token(83));
+    let mut first = Raw::upgrade(server.address(), &[]);
+    first.text(&hello(r#","cursor":0"#));
+    first.until("\"live\"");
+    drop(first);
+    let mut again = Raw::upgrade(server.address(), &[]);
+    again.text(&hello(""));
+    assert!(again.until("\"event\"").contains("\"seq\":1,"), "nothing was acknowledged, so nothing is skipped");
+}
+
+#[test]
+fn who_asks_for_pages_and_does_not_read_costs_little() {
+    let server = Server::start();
+    let mut witness = server.witness();
+    let mut sender = Raw::attach(&server, 84);
+    let text = "x".repeat(16_000);
+    for seq in 1..=60 {
+        let id = uuid::Uuid::now_v7();
+        sender.text(&format!(r#"{{"type":"send","id":"{id}","to":"u:84","kind":"text","body":{{"text":"{text}"}}}}"#));
+        sender.until("\"seq\"");
+        sender.text(&format!(r#"{{"type":"received","seq":{seq}}}"#));
+    }
+    sender.text(r#"{"type":"history","conversation":"d:84:84","limit":100}"#);
+    let page = sender.until("\"page\"");
+    assert!(page.len() < 256 * 1024 && !page.contains("\"before\":null"), "a page is cut by bytes and says where it goes on");
+    let before = server.memory();
+    let mut greedy: Vec<_> = (1..=20).map(|user| Raw::attach(&server, user)).collect();
+    let ask = client_frame(0x81, br#"{"type":"history","conversation":"d:84:84","limit":100}"#);
+    drop(sender);
+    for device in 0..20 {
+        let mut raw = Raw::upgrade(server.address(), &[]);
+        raw.text(&format!(r#"{{"type":"hello","token":"{}","device":"g{device}"}}"#, server.token(84)));
+        raw.until("\"live\"");
+        raw.write(&ask.repeat(4)).expect("open");
+        greedy.push(raw);
+    }
+    witness.chat();
+    server.wait_until("the first pages are on their way", || {
+        server.counter("switchboard_socket_bytes_total{direction=\"out\"}") > 20 * 64 * 1024
+    });
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 20 * 1024 * 1024, "20 who ask and do not read cost {grown} bytes");
+    witness.chat();
 }

@@ -177,7 +177,7 @@ impl World {
     /// Every device is known to the store from the beginning, at 0.
     pub async fn devices_are_born(&self) {
         for device in &self.devices {
-            if self.store.cursor(device.user, &device.name).await != Ok(0) {
+            if self.store.cursor(device.user, &device.name, None).await != Ok(0) {
                 self.sim.wrong("a device was not born at 0".into());
             }
         }

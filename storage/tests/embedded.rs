@@ -45,7 +45,7 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(*store.instance(), instance);
     let slice = store.read(user(2), 0, 100, 1 << 20).await.unwrap();
     assert_eq!(slice.events.len(), 20);
-    assert_eq!(store.cursor(user(1), &device).await, Ok(11));
+    assert_eq!(store.cursor(user(1), &device, None).await, Ok(11));
     assert_eq!(store.acquire(router::expand::ShardId(0)).await.unwrap().0, Checkpoint { owner_epoch: 2, offset: 20 });
 }
 
@@ -126,7 +126,8 @@ async fn a_failed_write_calls_the_fatal_handler_once_and_nothing_is_written_afte
     if std::env::var_os(CHILD).is_none() {
         // a shell makes a child for which a write over the limit is an error, not a signal
         let me = std::env::current_exe().unwrap();
-        let script = format!("trap '' XFSZ; exec {me:?} --exact a_failed_write_calls_the_fatal_handler_once_and_nothing_is_written_after");
+        let script =
+            format!("trap '' XFSZ; exec {me:?} --exact a_failed_write_calls_the_fatal_handler_once_and_nothing_is_written_after");
         let output = std::process::Command::new("bash").args(["-c", &script]).env(CHILD, "1").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;

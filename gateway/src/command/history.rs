@@ -1,11 +1,9 @@
 //! `history`: a page of a conversation, newest first.
 
-use std::sync::Arc;
-
-use protocol::frame::ServerFrame;
 use protocol::{ConversationId, ErrorCode, Position};
 
 use super::error;
+use super::query::Query;
 use crate::connection::Client;
 use crate::outbound::Frames;
 
@@ -17,15 +15,11 @@ impl Client {
         limit: Option<u32>,
         out: &mut Frames,
     ) {
-        let Some(reader) = self.who.as_ref().map(|who| who.user) else { return };
-        if !conversation.has(reader) {
+        if !self.who.as_ref().is_some_and(|who| conversation.has(who.user)) {
             return self.error(error(ErrorCode::Forbidden, Some("conversation"), "not your conversation"), None, out);
         }
-        let Some((before, limit)) = self.page_bounds(before, limit, out) else { return };
-        let store = Arc::clone(&self.node.ports.store);
-        self.query(async move {
-            let page = store.history(reader, conversation, before, limit).await?;
-            Ok(ServerFrame::Page { conversation, messages: page.messages, before: page.before })
-        });
+        if let Some((before, limit)) = self.page_bounds(before, limit, out) {
+            self.ask(Query::History(conversation, before, limit), out);
+        }
     }
 }

@@ -7,7 +7,8 @@ use crate::node::now_ms;
 use crate::outbound::Frames;
 
 impl Client {
-    pub(super) fn application_ping(out: &mut Frames) {
+    pub(super) fn application_ping(&mut self, out: &mut Frames) {
+        self.grumble();
         out.server(&ServerFrame::Pong { now_ms: now_ms() });
     }
 }

@@ -10,7 +10,10 @@ impl Client {
         let (Some(session), Some(who)) = (&mut self.session, &self.who) else { return };
         match session.received(seq) {
             Ok(true) => self.node.cursors.acknowledged(who.user, &who.device, session.acked()),
-            Ok(false) => self.node.metrics.stale_acks.increment(1),
+            Ok(false) => {
+                self.node.metrics.stale_acks.increment(1);
+                self.grumble();
+            }
             Err(_) => self.close_with(CloseCode::BadRequest),
         }
     }

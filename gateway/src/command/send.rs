@@ -114,7 +114,10 @@ impl Client {
         let settled = lanes.settled(ticket, outcome, tick);
         for answer in settled.answers {
             match answer.outcome {
-                Outcome::Accepted => out.server(&ServerFrame::Accepted { id: answer.id, conversation: answer.conversation }),
+                Outcome::Accepted => {
+                    self.node.metrics.accepted.increment(1);
+                    out.server(&ServerFrame::Accepted { id: answer.id, conversation: answer.conversation });
+                }
                 Outcome::Refused(code) => self.refuse(answer.id, code, None, out),
                 Outcome::Unknown => self.tell_unknown(answer.id, out),
             }

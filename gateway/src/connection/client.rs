@@ -14,6 +14,7 @@ use storage::store::weight;
 
 use super::Handler;
 use super::clocks::{Clocks, Due, Pong};
+use crate::command::query::Queries;
 use crate::lanes::Lanes;
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
@@ -60,12 +61,14 @@ pub struct Client {
     pub(crate) session: Option<Session>,
     listening: bool,
     pub(crate) lanes: Option<Box<Lanes>>,
-    /// Pages asked of the store and not answered.
-    pub(crate) queries: u8,
+    /// Pages asked for and not answered.
+    pub(crate) queries: Option<Box<Queries>>,
     bad_frames: u8,
     pub(crate) clocks: Clocks,
     pub(crate) close: Option<CloseCode>,
     dead: bool,
+    /// The socket has taken everything.
+    drained: bool,
     /// The second for which the wheel is armed to look for late reports.
     pub(crate) overdue_at: Tick,
 }
@@ -93,11 +96,12 @@ impl Client {
             session: None,
             listening: false,
             lanes: None,
-            queries: 0,
+            queries: None,
             bad_frames: 0,
             clocks,
             close: None,
             dead: false,
+            drained: true,
             overdue_at: 0,
         }
     }
@@ -110,9 +114,17 @@ impl Client {
     /// Answers a frame that cannot be taken.
     pub(crate) fn error(&mut self, error: FrameError, retry_after_ms: Option<u64>, out: &mut Frames) {
         metrics::refused(error.code);
+        self.grumble();
         match error.id {
             Some(id) => out.server(&ServerFrame::Refused { id, code: error.code, field: error.field, retry_after_ms }),
             None => out.server(&ServerFrame::Error { error, retry_after_ms }),
+        }
+    }
+
+    /// Something that costs the server work and brings the client nothing: errors, pings, stale acknowledgements. Too many a second close.
+    pub(crate) fn grumble(&mut self) {
+        if !self.clocks.grumble(self.node.wheel.now()) {
+            self.close_with(CloseCode::Rate);
         }
     }
 
@@ -126,6 +138,16 @@ impl Client {
         self.error(error, None, out);
     }
 
+    /// The first frame cannot be read. A field at fault is named, so that nobody looks for a better token.
+    fn bad_greeting(&mut self, error: FrameError, out: &mut Frames) {
+        if error.code == ErrorCode::BadField {
+            self.error(error, None, out);
+            self.close_with(CloseCode::BadRequest);
+        } else {
+            self.close_with(CloseCode::Unauthenticated);
+        }
+    }
+
     /// What waited in the outbox.
     fn inbox(&mut self, inbox: Inbox, out: &mut Frames) {
         for (ticket, outcome) in inbox.settled {
@@ -135,10 +157,7 @@ impl Client {
             match answer {
                 Answer::Attached(attached) => self.attached(*attached, out),
                 Answer::Slice(slice) => self.slice(slice, out),
-                Answer::Page(page) => {
-                    self.queries = self.queries.saturating_sub(1);
-                    out.server(&page);
-                }
+                Answer::Page(page) => self.page(&page, out),
             }
         }
         if let Some(session) = &mut self.session {
@@ -168,6 +187,8 @@ impl Client {
         while let Some(due) = self.clocks.due(now, heartbeat) {
             match due {
                 Due::Hello => self.close_with(CloseCode::Unauthenticated),
+                // while the peer does not take our data nothing is read from it: its message is not late
+                Due::Fragments if !self.drained => {}
                 Due::Fragments => self.close_with(CloseCode::Policy),
                 Due::Stall => self.close_with(CloseCode::TooSlow),
                 Due::Dead | Due::Unclosed => {
@@ -233,7 +254,7 @@ impl Handler for Client {
                 self.bad_frames = 0;
                 self.command(frame, out);
             }
-            Err(_) if self.stage == Stage::Greeting => self.close_with(CloseCode::Unauthenticated),
+            Err(error) if self.stage == Stage::Greeting => self.bad_greeting(error, out),
             Err(error) => self.bad_frame(error, out),
         }
         self.wants_close().map_or(Ok(()), Err)
@@ -270,6 +291,10 @@ impl Handler for Client {
         self.node.metrics.bytes_out.increment(bytes as u64);
         let now = self.node.wheel.now();
         let limit = Tick::try_from(self.node.config.stall_deadline.as_secs()).unwrap_or(20);
+        self.drained = all;
+        if all {
+            self.next_query();
+        }
         if let Some(by) = self.clocks.written(all, bytes > 0, now, limit) {
             self.node.wheel.arm(&self.outbox, by);
         }

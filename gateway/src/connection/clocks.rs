@@ -6,6 +6,8 @@ use crate::wheel::Tick;
 const PINGS_ANSWERED_MAX: u16 = 20;
 /// Pings in one second after which the connection is closed.
 const PINGS_MAX: u16 = 200;
+/// Errors, application pings and stale acknowledgements in one second after which the connection is closed.
+const GRUMBLES_MAX: u16 = 200;
 /// How long a peer has to answer our close frame, seconds.
 const CLOSE_WAIT: Tick = 2;
 
@@ -49,6 +51,7 @@ pub struct Clocks {
     rate_tick: Tick,
     pings: u16,
     rate_refusals: u16,
+    grumbles: u16,
 }
 
 impl Clocks {
@@ -113,10 +116,17 @@ impl Clocks {
         u32::from(self.rate_refusals) <= max
     }
 
+    /// Work for nothing (errors, pings, stale acknowledgements); false: too much of it.
+    pub fn grumble(&mut self, now: Tick) -> bool {
+        self.rate(now);
+        self.grumbles = self.grumbles.saturating_add(1);
+        self.grumbles <= GRUMBLES_MAX
+    }
+
     /// Counts begin anew each second.
     fn rate(&mut self, now: Tick) {
         if self.rate_tick != now {
-            (self.rate_tick, self.pings, self.rate_refusals) = (now, 0, 0);
+            (self.rate_tick, self.pings, self.rate_refusals, self.grumbles) = (now, 0, 0, 0);
         }
     }
 

@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use crate::node::{Gateway, now_ms};
+use crate::node::Gateway;
 
 /// Renders the metrics of the process.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -33,7 +33,7 @@ pub fn routes(node: &Arc<Gateway>, metrics: RenderMetrics) -> Router {
 
 /// 200 while a message of our own went the whole path within the last seconds.
 async fn ready(State(node): State<Arc<Gateway>>) -> Response {
-    match node.health.not_ready(now_ms()) {
+    match node.health.not_ready() {
         None => "ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
     }

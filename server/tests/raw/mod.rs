@@ -88,6 +88,11 @@ impl Server {
         self.stand.tail()
     }
 
+    /// Private memory of the process, bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.server.process().memory().expect("the server runs")
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.runtime.block_on(self.server.terminate());

@@ -161,8 +161,8 @@ impl Store for FaultyStore {
         self.reading("before reading conversations", self.inner.conversations(owner, before, limit)).await
     }
 
-    async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Seq, StoreError> {
-        self.reading("before reading a cursor", self.inner.cursor(owner, device)).await
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError> {
+        self.reading("before reading a cursor", self.inner.cursor(owner, device, says)).await
     }
 
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {

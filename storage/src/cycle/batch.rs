@@ -150,13 +150,10 @@ impl Worker {
     }
 
     fn settle(&self, placed: &[Placed], reports: Vec<Report>) {
-        let (mut accepted, mut repeats) = (0, 0);
+        let mut repeats = 0;
         for (report, placed) in reports.into_iter().zip(placed) {
             let outcome = match placed {
-                Placed::New => {
-                    accepted += 1;
-                    Outcome::Accepted
-                }
+                Placed::New => Outcome::Accepted,
                 Placed::Repeat => {
                     repeats += 1;
                     Outcome::Accepted
@@ -165,7 +162,6 @@ impl Worker {
             };
             report.settle(outcome);
         }
-        self.meters.accepted.increment(accepted);
         self.meters.repeats.increment(repeats);
     }
 }

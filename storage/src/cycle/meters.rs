@@ -1,4 +1,4 @@
-//! What the cycle counts. Handles are made once. Refusals are counted where they are told, in the gateway.
+//! What the cycle counts. Handles are made once. What senders are told is counted where it is told, in the gateway.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -14,7 +14,6 @@ pub(super) struct Meters {
     pub(super) commit: Histogram,
     /// Registry look-up, push and reports.
     pub(super) deliver: Histogram,
-    pub(super) accepted: Counter,
     pub(super) repeats: Counter,
     pub(super) lookups_failed: Counter,
 }
@@ -29,7 +28,6 @@ impl Meters {
             sequence: stage("sequence"),
             commit: stage("commit"),
             deliver: stage("deliver"),
-            accepted: counter!("switchboard_accepted_total"),
             repeats: counter!("switchboard_repeats_total"),
             lookups_failed: counter!("switchboard_registry_errors_total"),
         }

@@ -338,21 +338,25 @@ pub async fn cursors_only_grow(store: &dyn Store) {
     store.save_cursors(&[cursor(1, &phone(), 5), cursor(1, &tablet, 2), cursor(2, &phone(), 7)]).await.expect("save");
     store.save_cursors(&[cursor(1, &phone(), 3), cursor(1, &tablet, 4), cursor(1, &tablet, 3)]).await.expect("save");
     store.save_cursors(&[]).await.expect("save nothing");
-    assert_eq!(store.cursor(user(1), &phone()).await, Ok(5));
-    assert_eq!(store.cursor(user(1), &tablet).await, Ok(4));
-    assert_eq!(store.cursor(user(2), &phone()).await, Ok(7));
+    assert_eq!(store.cursor(user(1), &phone(), None).await, Ok(5));
+    let watch: DeviceName = "watch".parse().expect("a device");
+    assert_eq!(store.cursor(user(1), &watch, Some(2)).await, Ok(2), "born where it says it is");
+    assert_eq!(store.cursor(user(1), &watch, Some(1)).await, Ok(2), "once");
+    assert_eq!(store.cursor(user(1), &watch, None).await, Ok(2));
+    assert_eq!(store.cursor(user(1), &tablet, None).await, Ok(4));
+    assert_eq!(store.cursor(user(2), &phone(), None).await, Ok(7));
 }
 
 /// A device never seen is born at the head, and stays there when the head moves on.
 pub async fn devices_are_born_at_the_head(store: &dyn Store) {
-    assert_eq!(store.cursor(user(2), &phone()).await, Ok(0));
+    assert_eq!(store.cursor(user(2), &phone(), None).await, Ok(0));
     filled(store, 4).await;
-    assert_eq!(store.cursor(user(1), &phone()).await, Ok(4));
+    assert_eq!(store.cursor(user(1), &phone(), None).await, Ok(4));
     let mut writer = Writer::acquire(store).await;
     writer.message(&message(1, 2, 5), &[(1, 5), (2, 5)]);
     writer.commit().await.expect("commit");
-    assert_eq!(store.cursor(user(1), &phone()).await, Ok(4));
-    assert_eq!(store.cursor(user(2), &phone()).await, Ok(0));
+    assert_eq!(store.cursor(user(1), &phone(), None).await, Ok(4));
+    assert_eq!(store.cursor(user(2), &phone(), None).await, Ok(0));
 }
 
 /// The stream epoch is at least 1 and does not change by itself.

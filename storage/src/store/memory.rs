@@ -173,12 +173,15 @@ fn message_of(event: &Event) -> Option<(ConversationId, Position)> {
 
 /// The newest `limit` of these, newest first, and where the next page continues.
 fn newest<'a>(messages: impl Iterator<Item = &'a Arc<Message>>, limit: u32) -> Page {
-    let limit = limit as usize;
-    let mut messages: Vec<_> = messages.take(limit + 1).cloned().collect();
-    let more = messages.len() > limit;
-    messages.truncate(limit);
-    let before = messages.last().filter(|_| more).map(|last| last.position);
-    Page { messages, before }
+    let (mut page, mut weighs) = (Page::default(), 0);
+    for message in messages {
+        if page.messages.len() >= limit as usize || !page.has_room(&mut weighs, message) {
+            page.before = page.messages.last().map(|last| last.position);
+            break;
+        }
+        page.messages.push(Arc::clone(message));
+    }
+    page
 }
 
 #[async_trait]
@@ -243,10 +246,10 @@ impl Store for MemoryStore {
         Ok(newest(last.filter(|message| message.position < before).copied(), limit))
     }
 
-    async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Seq, StoreError> {
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError> {
         let mut state = self.state.lock();
-        let head = state.head(owner).head;
-        Ok(*state.cursors.entry((owner, device.clone())).or_insert(head))
+        let born_at = says.unwrap_or(state.head(owner).head);
+        Ok(*state.cursors.entry((owner, device.clone())).or_insert(born_at))
     }
 
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {

@@ -152,6 +152,17 @@ pub struct Cutoff {
     pub keys_before_ms: u64,
 }
 
+/// A page ends when its messages weigh this much ([`EventBody::weight`]); one message always fits.
+pub const PAGE_BYTES: usize = 192 * 1024;
+
+impl Page {
+    /// Whether this one still fits behind those there are.
+    pub(crate) fn has_room(&self, weighs: &mut usize, message: &Message) -> bool {
+        *weighs += message.weight();
+        self.messages.is_empty() || *weighs <= PAGE_BYTES
+    }
+}
+
 /// Where mailboxes are kept. Reads see a commit at once when it has returned; every read is one snapshot.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -174,7 +185,7 @@ pub trait Store: Send + Sync + 'static {
     /// Events after `after`, at most `max_events` and about `max_bytes` ([`EventBody::weight`]), at least one if there is one.
     async fn read(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError>;
 
-    /// The newest `limit` messages of a conversation before a position, ascending. `reader` names the shard to ask.
+    /// The newest messages of a conversation before a position, ascending: `limit` of them, or as many as fit into [`PAGE_BYTES`]. `reader` names the shard to ask.
     async fn history(
         &self,
         reader: UserId,
@@ -186,8 +197,8 @@ pub trait Store: Send + Sync + 'static {
     /// The last message of each of a user's conversations, most recently active first, before a position.
     async fn conversations(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError>;
 
-    /// A device's cursor. A device never seen is born now, durably, at the present head, before this returns.
-    async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Seq, StoreError>;
+    /// A device's cursor. A device never seen is born now, durably, before this returns: at the seq it says it has, else at the present head.
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError>;
 
     /// Raises cursors; a lower one changes nothing. May be lost by a crash: then events come again, and the client drops them by seq.
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError>;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::StorageError;
-use crate::store::{Cursor, Head, StoreError};
+use crate::store::{Cursor, StoreError};
 
 /// Devices that ask for their cursor at once; more wait.
 const ASKS: usize = 1024;
@@ -43,7 +43,7 @@ struct Ask {
     owner: UserId,
     device: DeviceName,
     /// Where it is born if it was never seen.
-    head: Seq,
+    born_at: Seq,
     answer: oneshot::Sender<Result<Seq, StoreError>>,
 }
 
@@ -105,11 +105,11 @@ impl Devices {
         })
     }
 
-    /// The stored cursor of a device. One never seen is born at `head`, durably, before this returns.
-    pub(super) async fn cursor(&self, owner: UserId, device: &DeviceName, head: Head) -> Result<Seq, StoreError> {
+    /// The stored cursor of a device. One never seen is born at `born_at`, durably, before this returns.
+    pub(super) async fn cursor(&self, owner: UserId, device: &DeviceName, born_at: Seq) -> Result<Seq, StoreError> {
         let (answer, answered) = oneshot::channel();
         let gone = || StoreError::Unavailable("the device file is closed".to_owned());
-        self.asks.send(Ask { owner, device: device.clone(), head: head.head, answer }).await.map_err(|_| gone())?;
+        self.asks.send(Ask { owner, device: device.clone(), born_at, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -150,7 +150,7 @@ async fn cursors_of(writer: &SqlitePool, asks: &[Ask]) -> Result<Known, StoreErr
     if strangers.is_empty() {
         return Ok(known);
     }
-    let rows: Vec<_> = strangers.iter().map(|ask| (ask.owner.get(), ask.device.as_str(), ask.head)).collect();
+    let rows: Vec<_> = strangers.iter().map(|ask| (ask.owner.get(), ask.device.as_str(), ask.born_at)).collect();
     let born = sqlx::query(BIRTHS).bind(json(&rows)?).bind(now_ms()).execute(writer).await;
     born.map_err(unavailable)?;
     let born = select(writer, strangers.into_iter()).await?;

@@ -248,8 +248,12 @@ impl Store for EmbeddedStore {
         self.blocking(move |mailboxes| mailboxes.conversations_now(owner, before, limit)).await
     }
 
-    async fn cursor(&self, owner: UserId, device: &DeviceName) -> Result<Seq, StoreError> {
-        self.devices.cursor(owner, device, self.mailboxes.head_now(owner)?).await
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError> {
+        let born_at = match says {
+            Some(seq) => seq,
+            None => self.mailboxes.head_now(owner)?.head,
+        };
+        self.devices.cursor(owner, device, born_at).await
     }
 
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {

@@ -103,15 +103,16 @@ impl Mailboxes {
     pub(super) fn history_now(&self, conversation: ConversationId, before: Position, limit: u32) -> Result<Page, StoreError> {
         let snapshot = self.engine.database.snapshot();
         let range = layout::history_key(conversation, Position::default())..layout::history_key(conversation, before);
-        let mut page = Page::default();
+        let (mut page, mut weighs) = (Page::default(), 0);
         for guard in snapshot.range(&self.engine.history, range).rev() {
-            if page.messages.len() >= limit as usize {
+            let position = layout::history_position(&guard.key().map_err(unreadable)?)?;
+            let message = self.message_in(&snapshot, position, conversation)?;
+            let message = message.ok_or_else(|| layout::damaged("a history row without its message"))?;
+            if page.messages.len() >= limit as usize || !page.has_room(&mut weighs, &message) {
                 page.before = page.messages.last().map(|message| message.position);
                 break;
             }
-            let position = layout::history_position(&guard.key().map_err(unreadable)?)?;
-            let message = self.message_in(&snapshot, position, conversation)?;
-            page.messages.push(message.ok_or_else(|| layout::damaged("a history row without its message"))?);
+            page.messages.push(message);
         }
         page.messages.reverse();
         Ok(page)
@@ -129,13 +130,14 @@ impl Mailboxes {
             }
         }
         last.sort_unstable_by_key(|(position, _)| std::cmp::Reverse(*position));
-        let mut page = Page::default();
+        let (mut page, mut weighs) = (Page::default(), 0);
         for (position, conversation) in last {
-            if page.messages.len() >= limit as usize {
+            let Some(message) = self.message_in(&snapshot, position, conversation)? else { continue };
+            if page.messages.len() >= limit as usize || !page.has_room(&mut weighs, &message) {
                 page.before = page.messages.last().map(|message| message.position);
                 break;
             }
-            page.messages.extend(self.message_in(&snapshot, position, conversation)?);
+            page.messages.push(message);
         }
         Ok(page)
     }

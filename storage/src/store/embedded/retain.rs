@@ -70,7 +70,8 @@ impl Mailboxes {
         // looked for without holding up the writer, read again with it
         let from = progress.from.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.engine.database.snapshot().range::<BodyKey, _>(&self.engine.bodies, (from, Bound::Unbounded));
-        let found: Result<Vec<_>, _> = range.take(STEP).map(|guard| layout::body_key_of(&guard.key().map_err(unreadable)?)).collect();
+        let found: Result<Vec<_>, _> =
+            range.take(STEP).map(|guard| layout::body_key_of(&guard.key().map_err(unreadable)?)).collect();
         let found = found?;
         let _writer = self.writer.lock();
         let mut step = Step {
