@@ -1,4 +1,4 @@
-//! The canary: every two seconds a message of the server to itself goes the whole path (submit, commit, look-up, delivery, session) and
+//! The canary: every five seconds a message of the server to itself goes the whole path (submit, commit, look-up, delivery, session) and
 //! readiness stands on its arrival. A process that answers but delivers nothing is not ready.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::attach::{Attach, attach};
 use crate::node::{Gateway, now_ms};
 use crate::outbox::Outbox;
 
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Sends canaries for ever.

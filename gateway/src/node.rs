@@ -39,7 +39,7 @@ pub struct Health {
 
 impl Health {
     /// How old the last canary may be.
-    const CANARY_AGE_MAX: Duration = Duration::from_secs(10);
+    const CANARY_AGE_MAX: Duration = Duration::from_secs(15);
 
     /// A canary has come the whole way.
     pub fn canary_came(&self) {
