@@ -60,8 +60,15 @@ pub async fn attach(registry: &dyn Registry, store: &dyn Store, node: NodeId, re
         return Ok(Attached { registration, epoch, start });
     }
     let registration = register(registry, node, request).await;
-    let (epoch, start) = read(store, request).await?;
-    Ok(Attached { registration, epoch, start })
+    match (read(store, request).await, registration) {
+        (Ok((epoch, start)), _) => Ok(Attached { registration, epoch, start }),
+        (Err(why), None) => Err(why),
+        (Err(why), Some(registration)) => {
+            // the next try registers anew; if there is none, nothing stays behind (or it dies with the node's lease)
+            let _ = registry.deregister(request.user, &request.device, registration).await;
+            Err(why)
+        }
+    }
 }
 
 async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Option<Registration> {

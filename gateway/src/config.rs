@@ -80,6 +80,8 @@ impl Config {
         need(whole(self.hello_deadline), "gateway.hello_deadline", "whole seconds from 1s")?;
         need(whole(self.report_deadline), "gateway.report_deadline", "whole seconds from 1s")?;
         need(self.sockets_max > 0, "gateway.sockets_max", "at least 1")?;
+        need(self.sockets_per_ip > 0, "gateway.sockets_per_ip", "at least 1")?;
+        need(self.sockets_per_user > 0, "gateway.sockets_per_user", "at least 1")?;
         need(self.handshakes_per_s > 0, "gateway.handshakes_per_s", "at least 1")?;
         let origin = |o: &String| (o.starts_with("http://") || o.starts_with("https://")) && !o.ends_with('/');
         need(self.origins.iter().all(origin), "gateway.origins", "origins such as https://chat.example.org, without a path")

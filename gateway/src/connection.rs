@@ -40,8 +40,8 @@ pub trait Handler: Unpin {
     fn message(&mut self, text: bool, payload: &[u8], out: &mut Frames) -> Result<(), CloseCode>;
     /// A control frame came: whether to answer a ping. An error closes with its code.
     fn ping(&mut self) -> Result<bool, CloseCode>;
-    /// Bytes came; whether the peer is in the middle of a message.
-    fn heard(&mut self, bytes: usize, mid_message: bool);
+    /// Bytes came; whether a message was completed by them, and whether another has begun.
+    fn heard(&mut self, bytes: usize, completed: bool, mid_message: bool);
     /// All input is worked in: ask for more where there is room.
     fn settle(&mut self, out: &mut Frames);
     /// The socket took so many bytes, which were all or not.
@@ -71,6 +71,9 @@ pub struct Connection<S, H> {
     unwritten: Vec<u8>,
     handler: H,
     phase: Phase,
+    /// The peer broke the framing: what still comes is thrown away unread.
+    broken: bool,
+    message_bytes_max: usize,
     /// Bytes that came with the upgrade request.
     early: Vec<u8>,
 }
@@ -78,7 +81,16 @@ pub struct Connection<S, H> {
 impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
     /// A connection over a stream that has just been upgraded. `early`: bytes the client sent behind its request.
     pub fn new(stream: S, handler: H, message_bytes_max: usize, early: Vec<u8>) -> Self {
-        Self { stream, reader: FrameReader::new(message_bytes_max), unwritten: Vec::new(), handler, phase: Phase::Open, early }
+        Self {
+            stream,
+            reader: FrameReader::new(message_bytes_max),
+            unwritten: Vec::new(),
+            handler,
+            phase: Phase::Open,
+            broken: false,
+            message_bytes_max,
+            early,
+        }
     }
 
     /// Lets the handler take what waits. Nothing is said behind our close frame.
@@ -125,29 +137,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
     /// Bytes to frames to the handler.
     fn input(&mut self, bytes: &mut [u8], out: &mut Frames) {
         let (len, mut input) = (bytes.len(), bytes);
-        while self.phase != Phase::Flushing {
+        let mut completed = false;
+        while self.phase != Phase::Flushing && !self.broken {
             match self.reader.next(&mut input) {
                 Ok(None) => break,
                 Ok(Some(Incoming::Close(code))) => {
                     if self.phase == Phase::Open {
                         out.close_with(code.unwrap_or(CloseCode::Normal.number()), "");
+                        self.handler.closing();
                     }
                     self.phase = Phase::Flushing;
                 }
                 Ok(Some(_)) if self.phase == Phase::Closing => {}
                 Ok(Some(incoming)) => {
+                    completed |= matches!(incoming, Incoming::Message { .. });
                     if let Err(code) = dispatch(&mut self.handler, &incoming, out) {
                         self.close(code, out);
                     }
                 }
                 Err(violation) => {
                     self.close(violation.0, out);
-                    // nothing after it can be read as frames
-                    break;
+                    // nothing after it can be read as frames, and nothing of it is kept
+                    self.broken = true;
+                    self.reader = FrameReader::new(self.message_bytes_max);
                 }
             }
         }
-        self.handler.heard(len, self.reader.is_mid_message());
+        self.handler.heard(len, completed, self.reader.is_mid_message());
     }
 
     fn close(&mut self, code: CloseCode, out: &mut Frames) {
@@ -212,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
         let this = self.get_mut();
         let mut out = this.out_buffer();
         this.wake(cx, &mut out);
-        let ended = this.read(cx, &mut out).is_ready();
+        let ended = this.read(cx, &mut out).is_ready() || this.phase == Phase::Flushing;
         if this.phase == Phase::Open {
             this.handler.settle(&mut out);
             if let Some(code) = this.handler.wants_close() {

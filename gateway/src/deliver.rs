@@ -51,6 +51,12 @@ impl Sessions {
         Ok(None)
     }
 
+    /// The session of a device, if there is one here.
+    pub fn holder(&self, user: UserId, device: &DeviceName) -> Option<Arc<Outbox>> {
+        let entries = self.by_user.get(&user)?;
+        entries.iter().find(|entry| entry.device == *device).map(|entry| Arc::clone(&entry.outbox))
+    }
+
     /// Removes exactly this session; a newer one of the same device stays.
     pub fn leave(&self, user: UserId, outbox: &Arc<Outbox>) {
         if let Some(mut entries) = self.by_user.get_mut(&user) {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use protocol::frame::ServerFrame;
 use protocol::record::Event;
 use protocol::{CloseCode, Seq};
+use router::registry::Registration;
 use router::submit::{Outcome, ReportSink};
 use storage::push::Wake;
 use storage::store::Slice;
@@ -25,6 +26,8 @@ const PUSHED_BYTES_MAX: usize = 256 * 1024;
 pub enum Answer {
     /// The attach is done.
     Attached(Box<Attached>),
+    /// The device's entry in the registry, made by the attach of a session that this one has replaced meanwhile.
+    Registered(Registration),
     /// Part of the mailbox, or nothing if the store did not answer.
     Slice(Option<Slice>),
     /// A page of history or conversations, or an error about it.

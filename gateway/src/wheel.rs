@@ -35,9 +35,16 @@ impl Wheel {
 
     /// Wakes a connection at this second; at least one second from now, at most a turn of the wheel (then it arms again).
     pub fn arm(&self, outbox: &Arc<Outbox>, at: Tick) {
-        let now = self.now();
-        let at = at.clamp(now + 1, now + SLOTS - 1);
-        self.slots[(at % SLOTS) as usize].lock().push(Arc::downgrade(outbox));
+        loop {
+            let now = self.now();
+            let due = at.clamp(now + 1, now + SLOTS - 1);
+            let mut slot = self.slots[(due % SLOTS) as usize].lock();
+            // the wheel may have turned past it before the slot was locked; it does not while it is
+            if self.now() < due {
+                slot.push(Arc::downgrade(outbox));
+                return;
+            }
+        }
     }
 
     /// One second on: wakes who is due.

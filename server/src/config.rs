@@ -129,7 +129,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads everything and checks it.
     pub(crate) fn load(args: &Args) -> anyhow::Result<Self> {
-        let environment: HashMap<String, String> = std::env::vars().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let environment: HashMap<String, String> = environment()?;
         let mut written = read(args.config.as_deref(), environment)?;
         if let Some(data) = &args.data {
             written.data = Some(data.clone());
@@ -210,6 +210,15 @@ impl Settings {
             log.format,
         )
     }
+}
+
+/// The variables that are meant for us.
+fn environment() -> anyhow::Result<HashMap<String, String>> {
+    let ours = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    let text = |text: std::ffi::OsString| {
+        text.into_string().map_err(|text| anyhow!("the environment holds {text:?}, which is not UTF-8"))
+    };
+    ours.map(|(name, value)| Ok((text(name)?, text(value)?))).collect()
 }
 
 /// File and environment, over the defaults.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
@@ -36,10 +36,10 @@ fn configured(auth: &Auth) -> anyhow::Result<Option<String>> {
     Ok(Some(secret))
 }
 
-/// The data folder, for the owner's eyes only.
+/// The data folder: made for the owner's eyes only; one that is there stays as it is.
 pub(crate) fn make_folder(data: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(data).with_context(|| format!("data folder {} (key data, flag --data)", data.display()))?;
-    fs::set_permissions(data, fs::Permissions::from_mode(0o700)).with_context(|| format!("data folder {}", data.display()))
+    let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    make.with_context(|| format!("data folder {} (key data, flag --data)", data.display()))
 }
 
 /// The random secret of the data folder, made now if there is none. Two processes that make it at once end up with one.
@@ -78,6 +78,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -63,6 +63,9 @@ impl Client {
             Ok(None) => {}
             Err(_) => return self.close_with(CloseCode::Rate),
         }
+        if self.node.is_draining() {
+            return self.close_with(CloseCode::Draining);
+        }
         self.clocks.greeted();
         self.node.metrics.sessions.increment(1.0);
         out.server(&ServerFrame::Welcome(Box::new(Welcome {
@@ -97,10 +100,17 @@ impl Client {
         tokio::spawn(attach_beside(Arc::clone(&self.node), Arc::clone(&self.outbox), request));
     }
 
+    /// The registry has an entry for this device, to be undone by this session.
+    pub(crate) fn registered(&mut self, registration: Registration) {
+        if let Some(who) = &mut self.who {
+            who.registration = Some(registration);
+        }
+    }
+
     /// Registry and store have answered: the session begins, or the cursor is no good.
     pub(crate) fn attached(&mut self, attached: Attached, out: &mut Frames) {
-        if let Some(who) = &mut self.who {
-            who.registration = attached.registration;
+        if let Some(registration) = attached.registration {
+            self.registered(registration);
         }
         match attached.start {
             Start::Resync(head, reason) => {
@@ -148,7 +158,8 @@ impl Client {
             let slice = match node.ports.store.read(user, after, max_events, max_bytes).await {
                 Ok(slice) => Some(slice),
                 Err(why) => {
-                    tracing::warn!(%user, %why, "a mailbox could not be read and will be tried again");
+                    metrics::dropped("read_try", "store");
+                    tracing::debug!(%user, %why, "a mailbox could not be read and will be tried again");
                     tokio::time::sleep(RETRY).await;
                     None
                 }
@@ -162,12 +173,13 @@ impl Client {
         let Some(who) = self.who.take() else { return };
         self.node.metrics.sessions.decrement(1.0);
         self.node.sessions.leave(who.user, &self.outbox);
-        let late = untaken.answers.into_iter().find_map(|answer| match answer {
+        let late = untaken.answers.into_iter().rev().find_map(|answer| match answer {
             Answer::Attached(attached) => attached.registration,
-            _ => None,
+            Answer::Registered(registration) => Some(registration),
+            Answer::Slice(_) | Answer::Page(_) => None,
         });
         // without a runtime the process is ending, and its lease with it
-        if let (Some(registration), Ok(runtime)) = (who.registration.or(late), tokio::runtime::Handle::try_current()) {
+        if let (Some(registration), Ok(runtime)) = (late.or(who.registration), tokio::runtime::Handle::try_current()) {
             let node = Arc::clone(&self.node);
             runtime.spawn(async move {
                 deregister(&node, who.user, &who.device, registration).await;
@@ -181,7 +193,7 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
         match attach::attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
             Ok(attached) => break attached,
             Err(why) => {
-                tracing::warn!(user = %request.user, %why, "attach waits for the store");
+                tracing::debug!(user = %request.user, %why, "attach waits for the store");
                 metrics::dropped("attach_try", "store");
                 tokio::time::sleep(RETRY).await;
             }
@@ -190,9 +202,20 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
             return;
         }
     };
-    if let Some(Answer::Attached(late)) = outbox.answer(Answer::Attached(Box::new(attached)))
-        && let Some(registration) = late.registration
-    {
+    // A newer session of the device may have entered while the registry was asked, and its own entry may be older than ours: then ours is
+    // its entry now.
+    let holder = node.sessions.holder(request.user, &request.device).filter(|holder| !Arc::ptr_eq(holder, &outbox));
+    let untaken = match (holder, attached.registration) {
+        (Some(newer), Some(registration)) => newer.answer(Answer::Registered(registration)),
+        (Some(_), None) => None,
+        (None, _) => outbox.answer(Answer::Attached(Box::new(attached))),
+    };
+    let late = match untaken {
+        Some(Answer::Attached(late)) => late.registration,
+        Some(Answer::Registered(late)) => Some(late),
+        _ => None,
+    };
+    if let Some(registration) = late {
         deregister(&node, request.user, &request.device, registration).await;
     }
 }

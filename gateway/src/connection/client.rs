@@ -156,6 +156,7 @@ impl Client {
         for answer in inbox.answers {
             match answer {
                 Answer::Attached(attached) => self.attached(*attached, out),
+                Answer::Registered(registration) => self.registered(registration),
                 Answer::Slice(slice) => self.slice(slice, out),
                 Answer::Page(page) => self.page(&page, out),
             }
@@ -200,6 +201,10 @@ impl Client {
                     out.raw(fastwebsockets::OpCode::Ping, b"");
                     self.node.wheel.arm(&self.outbox, now + heartbeat);
                     self.check_token(out);
+                    // should a hint ever be lost, it heals here
+                    if let Some(session) = &mut self.session {
+                        session.doubt();
+                    }
                 }
             }
         }
@@ -271,11 +276,11 @@ impl Handler for Client {
         }
     }
 
-    fn heard(&mut self, bytes: usize, mid_message: bool) {
+    fn heard(&mut self, bytes: usize, completed: bool, mid_message: bool) {
         self.node.metrics.bytes_in.increment(bytes as u64);
         let now = self.node.wheel.now();
         let limit = Tick::try_from(FRAGMENTED_S_MAX).unwrap_or(10);
-        if let Some(by) = self.clocks.heard(mid_message, now, limit) {
+        if let Some(by) = self.clocks.heard(completed, mid_message, now, limit) {
             self.node.wheel.arm(&self.outbox, by);
         }
     }

@@ -65,9 +65,12 @@ impl Clocks {
         self.hello_by = 0;
     }
 
-    /// Bytes have come. Returns the deadline to arm when a message has just begun to come in fragments.
-    pub fn heard(&mut self, mid_message: bool, now: Tick, limit: Tick) -> Option<Tick> {
+    /// Bytes have come; some message was completed by them or not, and another has begun or not. Returns the deadline to arm when a message has just begun to come in fragments.
+    pub fn heard(&mut self, completed: bool, mid_message: bool, now: Tick, limit: Tick) -> Option<Tick> {
         self.silent_pings = 0;
+        if completed {
+            self.fragments_by = 0;
+        }
         match (mid_message, self.fragments_by) {
             (false, _) => self.fragments_by = 0,
             (true, 0) => {
@@ -83,7 +86,7 @@ impl Clocks {
     pub fn written(&mut self, all: bool, progress: bool, now: Tick, limit: Tick) -> Option<Tick> {
         if all {
             self.stalled_by = 0;
-        } else if progress || self.stalled_by == 0 {
+        } else if (progress || self.stalled_by == 0) && self.stalled_by != now + limit {
             self.stalled_by = now + limit;
             return Some(self.stalled_by);
         }
@@ -171,7 +174,7 @@ mod tests {
         assert_eq!(clocks.due(10, 30), Some(Due::Ping));
         assert_eq!(clocks.due(10, 30), None);
         assert_eq!(clocks.due(40, 30), Some(Due::Ping));
-        clocks.heard(false, 41, 10);
+        clocks.heard(true, false, 41, 10);
         assert_eq!(clocks.due(70, 30), Some(Due::Ping));
         assert_eq!(clocks.due(100, 30), Some(Due::Ping));
         assert_eq!(clocks.due(130, 30), Some(Due::Dead));
@@ -200,12 +203,21 @@ mod tests {
     }
 
     #[test]
+    fn a_steady_upload_of_many_messages_is_not_one_late_message() {
+        let mut clocks = Clocks::default();
+        for second in 1..100 {
+            clocks.heard(true, true, second, 10);
+            assert_eq!(clocks.due(second, 30), None);
+        }
+    }
+
+    #[test]
     fn a_message_in_fragments_has_one_deadline() {
         let mut clocks = Clocks::default();
-        assert_eq!(clocks.heard(true, 1, 10), Some(11));
-        assert_eq!(clocks.heard(true, 9, 10), None);
+        assert_eq!(clocks.heard(false, true, 1, 10), Some(11));
+        assert_eq!(clocks.heard(false, true, 9, 10), None);
         assert_eq!(clocks.due(11, 30), Some(Due::Fragments));
-        clocks.heard(false, 12, 10);
+        clocks.heard(true, false, 12, 10);
         assert_eq!(clocks.due(50, 30), None);
     }
 }

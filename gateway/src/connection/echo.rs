@@ -27,7 +27,7 @@ impl Handler for Echo {
         Ok(true)
     }
 
-    fn heard(&mut self, _bytes: usize, _mid_message: bool) {}
+    fn heard(&mut self, _bytes: usize, _completed: bool, _mid_message: bool) {}
     fn settle(&mut self, _out: &mut Frames) {}
     fn written(&mut self, _all: bool, _bytes: usize) {}
 
