@@ -9,7 +9,9 @@ use axum::Router;
 use axum::body::Body;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, TRANSFER_ENCODING};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use protocol::CloseCode;
@@ -59,19 +61,24 @@ pub(crate) async fn route(
         Ok(()) if request.uri().path() == "/ws" => upgrade(request, peer, node),
         #[cfg(feature = "echo")]
         Ok(()) if request.uri().path() == "/echo" => echo(request),
-        Ok(()) => return routes.oneshot(request.map(Body::new)).await,
+        Ok(()) => return routes.oneshot(request.map(Body::new)).await.map(last_of_its_connection),
     };
     Ok(refused.unwrap_or_else(|refusal| {
         metrics::rejected(refusal.status.as_u16());
         tracing::debug!(status = refusal.status.as_u16(), why = refusal.why, "request refused");
         let mut response = Response::new(Body::from(format!("{}\n", refusal.why)));
         *response.status_mut() = refusal.status;
-        response.headers_mut().insert("connection", HeaderValue::from_static("close"));
         if let Some((name, value)) = refusal.header {
             response.headers_mut().insert(name, value);
         }
-        response
+        last_of_its_connection(response)
     }))
+}
+
+/// One request a connection: idle ones would hold descriptors. (An upgrade must not say so: clients want `Connection: Upgrade` alone.)
+fn last_of_its_connection(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// What no request may be.

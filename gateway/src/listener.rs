@@ -100,7 +100,6 @@ async fn serve(stream: TcpStream, peer: SocketAddr, node: Arc<Gateway>, routes: 
     }
     let service = service_fn(|request: hyper::Request<Incoming>| handshake::route(request, peer, &node, routes.clone()));
     let served = http1::Builder::new()
-        .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(deadline.saturating_sub(accepted.elapsed()).max(Duration::from_millis(1)))
         .max_buf_size(HEAD_BYTES_MAX)

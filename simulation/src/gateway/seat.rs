@@ -125,7 +125,7 @@ impl Seat {
             match answer {
                 Answer::Attached(attached) => self.attached(*attached),
                 Answer::Slice(slice) => self.slice(slice),
-                Answer::Page(_) => {}
+                Answer::Page(_) | Answer::Registered(_) => {}
             }
         }
         for event in inbox.pushes {
