@@ -76,7 +76,7 @@ async fn hello(gateway: &Arc<Gateway>, user: UserId) -> DuplexStream {
     let text = br#"{"type":"hello"}"#;
     // a mask of zeros changes nothing
     let frame = [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0][..], text].concat();
-    client.write_all(&frame).await.unwrap();
+    client.write_all(&frame).await.expect("the test stands");
     client
 }
 
@@ -85,14 +85,14 @@ async fn until(client: &mut DuplexStream, word: &str) {
     let mut seen = String::new();
     while !seen.contains(word) {
         let mut bytes = [0; 1024];
-        let got = client.read(&mut bytes).await.unwrap();
+        let got = client.read(&mut bytes).await.expect("the test stands");
         assert!(got > 0, "ended before {word}: {seen}");
         seen.push_str(&String::from_utf8_lossy(&bytes[..got]));
     }
 }
 
 async fn wait_for_nodes(registry: &Slow, user: UserId, count: usize) {
-    while registry.nodes(&[user]).await.unwrap()[0].len() != count {
+    while registry.nodes(&[user]).await.expect("the test stands")[0].len() != count {
         tokio::task::yield_now().await;
     }
 }
@@ -108,9 +108,10 @@ async fn race() {
     let registry = Arc::new(slow);
     let store = Arc::new(MemoryStore::default());
     let ports = Ports { submit: Arc::new(Nowhere), registry: registry.clone(), store };
-    let tokens = Tokens::new(&[7; 32]).unwrap();
-    let gateway = Gateway::new(Config::default(), ports, NODE, Arc::new(Sessions::default()), tokens).await.unwrap();
-    let user = UserId::new(1).unwrap();
+    let tokens = Tokens::new(&[7; 32]).expect("the test stands");
+    let gateway =
+        Gateway::new(Config::default(), ports, NODE, Arc::new(Sessions::default()), tokens).await.expect("the test stands");
+    let user = UserId::new(1).expect("the test stands");
 
     let mut first = hello(&gateway, user).await;
     until(&mut first, "welcome").await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error_code::ErrorCode;
 use crate::id::{ConversationId, DeviceName, MessageId, Position, Seq, UserId};
 use crate::limits::Limits;
-use crate::record::{Content, Event, Message, ReplyTo};
+use crate::record::{Content, Message, ReplyTo};
 
 /// First frame of a connection, or the answer to `resync`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -153,8 +153,6 @@ pub enum ServerFrame {
         /// When to try again, milliseconds.
         retry_after_ms: Option<u64>,
     },
-    /// An event read back, not pushed.
-    Event(Event),
     /// A page of history, ascending.
     Page {
         /// Of which conversation.

@@ -65,9 +65,6 @@ impl Default for Limits {
     }
 }
 
-/// Bytes a body may grow by when it is written as JSON inside an event (`\u0001` for one byte) plus the frame around it.
-const JSON_GROWTH: usize = 6;
-
 impl Limits {
     /// What is wrong with these limits, by key, or nothing.
     ///
@@ -84,11 +81,6 @@ impl Limits {
         need(self.window_bytes >= 4096, "limits.window_bytes", "at least 4096")?;
         need((1..=1024).contains(&self.in_flight), "limits.in_flight", "from 1 to 1024")?;
         need((1..=1000).contains(&self.page_events), "limits.page_events", "from 1 to 1000")
-    }
-
-    /// Longest event frame the server may have to write, bytes.
-    pub const fn event_bytes_max(&self) -> usize {
-        self.body_bytes * JSON_GROWTH + 1024
     }
 }
 

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use protocol::{ErrorCode, record::Record};
 
+#[cfg(feature = "contract")]
+pub mod contract;
+
 /// What became of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -105,7 +105,6 @@ enum JsonFrame<'a> {
 /// Appends a frame.
 pub fn encode(frame: &ServerFrame, out: &mut Vec<u8>) {
     match frame {
-        ServerFrame::Event(inner) => event(inner, out),
         ServerFrame::Page { conversation, messages, before } => {
             page(
                 out,
@@ -147,7 +146,7 @@ fn plain_frame(frame: &ServerFrame) -> JsonFrame<'_> {
         ServerFrame::Reauth { before_ms } => JsonFrame::Reauth { before: time(*before_ms) },
         ServerFrame::Pong { now_ms } => JsonFrame::Pong { now: time(*now_ms) },
         ServerFrame::Error { error, retry_after_ms } => error_frame(error, *retry_after_ms),
-        ServerFrame::Event(_) | ServerFrame::Page { .. } | ServerFrame::Conversations { .. } => {
+        ServerFrame::Page { .. } | ServerFrame::Conversations { .. } => {
             unreachable!("written by `encode` itself")
         }
     }
