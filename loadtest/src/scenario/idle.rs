@@ -72,10 +72,11 @@ pub async fn run(options: Options) -> Result<bool> {
     let accounts = options.common.accounts()?;
     let target = options.common.target().await?.with_read_buffer(READ_BUFFER);
     let handshakes = options.common.handshakes;
+    let device: Arc<str> = fresh_device(rand::random()).into();
     match options.common.server() {
         Some(server) => measured(&options, server, &target, strangers(accounts)).await,
         None => {
-            let (crowd, arrival) = Crowd::gather(&target, strangers(accounts), handshakes).await;
+            let (crowd, arrival) = Crowd::gather(&target, &device, strangers(accounts), handshakes).await;
             arrival.print("coming for the first time", &crowd);
             tokio::time::sleep(options.hold).await;
             Ok(crowd.dismiss().await && arrival.failed.is_empty())
@@ -91,11 +92,12 @@ fn strangers(accounts: Vec<Account>) -> Vec<Comer> {
 /// A round of strangers, then the round that counts: everybody comes back with a cursor, as after a cut.
 async fn measured(options: &Options, server: Process, target: &Target, comers: Vec<Comer>) -> Result<bool> {
     let handshakes = options.common.handshakes;
+    let device: Arc<str> = fresh_device(rand::random()).into();
     // Own memory is compared with the very start: what the allocator keeps after a round would hide the cost.
     let own_cold = Process::own().memory()?;
     let cold = server.memory().context("is --server-pid right?")?;
     let cpu_before = server.cpu_seconds()?;
-    let (crowd, arrival) = Crowd::gather(target, comers, handshakes).await;
+    let (crowd, arrival) = Crowd::gather(target, &device, comers, handshakes).await;
     let cpu_first = server.cpu_seconds()? - cpu_before;
     arrival.print("coming for the first time", &crowd);
     println!("server CPU a connection: {:.3} ms", cpu_first * 1e3 / to_f64(crowd.sockets.len().max(1) as u64));
@@ -104,7 +106,7 @@ async fn measured(options: &Options, server: Process, target: &Target, comers: V
     let empty = settled(server, options.settle).await?;
 
     let cpu_before = server.cpu_seconds()?;
-    let (crowd, arrival) = Crowd::gather(target, arrival.came, handshakes).await;
+    let (crowd, arrival) = Crowd::gather(target, &device, arrival.came, handshakes).await;
     let cpu_arrived = server.cpu_seconds()?;
     arrival.print("coming back with a cursor", &crowd);
     let full = settled(server, options.settle).await?;
@@ -169,14 +171,13 @@ impl Arrival {
 
 impl Crowd {
     /// Connects everybody, a bounded number at a time. Each socket is held from the moment it stands.
-    async fn gather(target: &Target, comers: Vec<Comer>, handshakes: usize) -> (Self, Arrival) {
-        let device: Arc<str> = fresh_device(rand::random()).into();
+    async fn gather(target: &Target, device: &Arc<str>, comers: Vec<Comer>, handshakes: usize) -> (Self, Arrival) {
         let mut crowd = Self { leave: watch::Sender::new(false), sockets: JoinSet::new() };
         let mut arrival = Arrival::default();
         let start = Instant::now();
         let target = target.clone();
         let coming = stream::iter(comers).map(move |comer| {
-            let (target, device) = (target.with_token(&comer.account.token), Arc::clone(&device));
+            let (target, device) = (target.with_token(&comer.account.token), Arc::clone(device));
             async move {
                 let start = Instant::now();
                 (attach(&target, &device, comer.cursor).await, start.elapsed(), comer.account)
