@@ -74,6 +74,9 @@ class Cli(unittest.TestCase):
         self.assertEqual(self.run_cli("config", "check", "--data", self.data).returncode, 0)
 
     def test_token_prints_a_token_and_nothing_else(self):
+        first = self.run_cli("token", "--user", "42", "--data", self.data)
+        self.assertEqual(first.returncode, 0)
+        self.assertIn("no server has used this folder", first.stderr, "a new secret is no secret of a running server: say so")
         out = self.run_cli("token", "--user", "42", "--data", self.data)
         self.assertEqual((out.returncode, out.stderr), (0, ""))
         self.assertRegex(out.stdout, r"^[\w-]+\.[\w-]+\.[\w-]+\n$")
