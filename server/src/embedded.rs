@@ -25,11 +25,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     // 10,000 sockets need as many descriptors; the soft limit is often 1,024
     match rlimit::increase_nofile_limit(rlimit::INFINITY) {
         Ok(limit) if limit < settings.gateway.sockets_max as u64 => {
-            tracing::warn!(
-                limit,
-                sockets_max = settings.gateway.sockets_max,
-                "fewer open files are allowed than gateway.sockets_max"
-            );
+            info!(limit, sockets_max = settings.gateway.sockets_max, "the limit of open files bounds the sockets");
         }
         Ok(_) => {}
         Err(why) => tracing::warn!(%why, "the limit of open files stays as it is"),
