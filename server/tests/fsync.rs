@@ -56,19 +56,34 @@ fn clean(command: &mut Command) {
     command.kill_on_drop(true).stdin(Stdio::null());
 }
 
+/// strace and the server under it, in a process group of their own: a test that fails midway leaves neither behind.
+struct Traced {
+    strace: Child,
+    group: u32,
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        // gone already when the test went well
+        let kill =
+            std::process::Command::new("kill").args(["-KILL", "--", &format!("-{}", self.group)]).stderr(Stdio::null()).status();
+        drop(kill);
+    }
+}
+
 /// Runs 200 sends of two users against a traced server, and kills it. Returns the trace.
 async fn trace(plant: Option<&str>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let (data, file) = (folder.path().join("data"), folder.path().join("trace"));
     let tokens = [token(&data, 42).await, token(&data, 43).await];
-    let (mut strace, address) = serve(&data, &file, plant).await;
+    let (mut traced, address) = serve(&data, &file, plant).await;
     let (one, other) = tokio::join!(send(&address, &tokens[0], "u:43"), send(&address, &tokens[1], "u:42"));
     assert_eq!(one + other, 2 * SENDS_EACH);
     // strace ends with the server; its first line names it
     let first = tokio::fs::read_to_string(&file).await.unwrap();
     let server = first.split_whitespace().next().unwrap();
     assert!(Command::new("kill").args(["-KILL", server]).status().await.unwrap().success());
-    timeout(PATIENCE, strace.wait()).await.unwrap().unwrap();
+    timeout(PATIENCE, traced.strace.wait()).await.unwrap().unwrap();
     tokio::fs::read_to_string(&file).await.unwrap()
 }
 
@@ -80,7 +95,7 @@ async fn token(data: &Path, user: u64) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-async fn serve(data: &Path, file: &PathBuf, plant: Option<&str>) -> (Child, String) {
+async fn serve(data: &Path, file: &PathBuf, plant: Option<&str>) -> (Traced, String) {
     let mut command = Command::new("strace");
     clean(&mut command);
     command.args(["-f", "-y", "-xx", "-s", "1000000", "-e", CALLS, "-o"]).arg(file);
@@ -88,12 +103,13 @@ async fn serve(data: &Path, file: &PathBuf, plant: Option<&str>) -> (Child, Stri
     if let Some(bug) = plant {
         command.env("SWITCHBOARD_PLANT", bug);
     }
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("strace is installed");
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut strace = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("strace is installed");
+    let mut lines = BufReader::new(strace.stdout.take().unwrap()).lines();
+    let traced = Traced { group: strace.id().unwrap(), strace };
     let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("the server starts");
     let address = line.strip_prefix("listening on http://").expect("its first line names its address").to_owned();
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, address)
+    (traced, address)
 }
 
 /// Sends from one socket, some in flight at once, until all are accepted.
