@@ -7,7 +7,7 @@ use protocol::frame::ResyncReason;
 use protocol::plant::{Bug, planted};
 use protocol::{DeviceName, Seq, UserId};
 use router::registry::{NodeId, Registration, Registry};
-use storage::store::{Head, Slice, Store, StoreError};
+use storage::store::{Head, Place, Slice, Store, StoreError};
 
 /// The registry is waited for this long; without it events come by the periodic comparison of heads.
 const REGISTRY_WAIT: Duration = Duration::from_millis(200);
@@ -86,24 +86,27 @@ async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Op
 }
 
 async fn read(store: &dyn Store, request: &Attach) -> Result<(u64, Start), StoreError> {
-    let epoch = store.stream_epoch().await?;
-    let cursor = match request.cursor {
-        Some(cursor) => cursor,
+    let known = match request.cursor {
+        Some(seq) => Place { epoch: request.epoch.unwrap_or_else(|| store.known_epoch(request.user)), seq },
         None => store.cursor(request.user, &request.device, None).await?,
     };
-    let slice = store.read(request.user, cursor, request.max_events, request.max_bytes).await?;
-    let other_stream = request.cursor.is_some() && request.epoch.is_some_and(|asked| asked != epoch);
-    if other_stream && !planted(Bug::CursorWithoutEpoch) {
+    let slice = store.read(request.user, known.seq, request.max_events, request.max_bytes).await?;
+    let epoch = slice.epoch;
+    if known.epoch != epoch && request.epoch.is_none() {
+        // the stream was replaced between the two reads, or since this process has last looked: the next try sees the new one
+        return Err(StoreError::Unavailable("the stream epoch has changed".into()));
+    }
+    if known.epoch != epoch && !planted(Bug::CursorWithoutEpoch) {
         return Ok((epoch, Start::Resync(slice.head, ResyncReason::Epoch)));
     }
-    if cursor > slice.head.head {
+    if known.seq > slice.head.head {
         return Ok((epoch, Start::Resync(slice.head, ResyncReason::Ahead)));
     }
-    if cursor < slice.head.floor && request.cursor != Some(0) {
+    if known.seq < slice.head.floor && request.cursor != Some(0) {
         return Ok((epoch, Start::Resync(slice.head, ResyncReason::BelowFloor)));
     }
     // 0 asks for the oldest event kept
-    let cursor = cursor.max(slice.head.floor);
+    let cursor = known.seq.max(slice.head.floor);
     if request.cursor.is_some() {
         // a device is known from now on, at what it said: if it ever comes without a cursor, it goes on from there
         store.cursor(request.user, &request.device, Some(cursor)).await?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use protocol::{DeviceName, Seq, UserId};
-use storage::store::{Cursor, Store};
+use protocol::{DeviceName, UserId};
+use storage::store::{Cursor, Place, Store};
 
 /// How often they are written.
 const EVERY: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const BATCH: usize = 10_000;
 
 /// Cursors not written yet; at most one for each attached device.
 pub struct Cursors {
-    dirty: DashMap<(UserId, DeviceName), Seq>,
+    dirty: DashMap<(UserId, DeviceName), Place>,
     store: Arc<dyn Store>,
 }
 
@@ -25,10 +25,12 @@ impl Cursors {
         Self { dirty: DashMap::new(), store }
     }
 
-    /// A device has acknowledged up to `seq`.
-    pub fn acknowledged(&self, user: UserId, device: &DeviceName, seq: Seq) {
-        let mut dirty = self.dirty.entry((user, device.clone())).or_insert(seq);
-        *dirty = seq.max(*dirty);
+    /// A device has acknowledged up to a place. Of two, the one of the newer incarnation counts, then the later one.
+    pub fn acknowledged(&self, user: UserId, device: &DeviceName, place: Place) {
+        let mut dirty = self.dirty.entry((user, device.clone())).or_insert(place);
+        if (place.epoch, place.seq) > (dirty.epoch, dirty.seq) {
+            *dirty = place;
+        }
     }
 
     /// Writes what has come. What the store does not take is kept and tried again.
@@ -36,11 +38,12 @@ impl Cursors {
         let keys: Vec<_> = self.dirty.iter().map(|entry| entry.key().clone()).collect();
         for keys in keys.chunks(BATCH) {
             let taken = keys.iter().filter_map(|key| self.dirty.remove(key));
-            let cursors: Vec<_> = taken.map(|((owner, device), seq)| Cursor { owner, device, seq }).collect();
+            let cursors: Vec<_> =
+                taken.map(|((owner, device), Place { epoch, seq })| Cursor { owner, device, epoch, seq }).collect();
             if let Err(why) = self.store.save_cursors(&cursors).await {
                 tracing::warn!(%why, cursors = cursors.len(), "cursors are not written and will be tried again");
-                for Cursor { owner, device, seq } in &cursors {
-                    self.acknowledged(*owner, device, *seq);
+                for Cursor { owner, device, epoch, seq } in &cursors {
+                    self.acknowledged(*owner, device, Place { epoch: *epoch, seq: *seq });
                 }
                 return;
             }

@@ -65,6 +65,14 @@ impl Sessions {
         self.by_user.remove_if(&user, |_, entries| entries.is_empty());
     }
 
+    /// Every session with its user.
+    pub fn by_user(&self) -> Vec<(UserId, Arc<Outbox>)> {
+        let one = |user: &UserId, entries: &SmallVec<[Entry; 1]>| {
+            entries.iter().map(|entry| (*user, Arc::clone(&entry.outbox))).collect::<SmallVec<[_; 1]>>()
+        };
+        self.by_user.iter().flat_map(|entries| one(entries.key(), entries.value())).collect()
+    }
+
     /// Every session.
     pub fn all(&self) -> Vec<Arc<Outbox>> {
         self.by_user
@@ -81,7 +89,7 @@ impl Deliver for Sessions {
         for push in pushes {
             let Some(entries) = self.by_user.get(&push.owner) else { continue };
             for entry in entries.iter() {
-                wake.push(&entry.outbox, push.event.clone());
+                wake.push(&entry.outbox, push.epoch, push.event.clone());
             }
         }
         Box::new(wake)

@@ -27,6 +27,7 @@ pub mod attach;
 pub mod lanes;
 pub mod outbox;
 pub mod deliver;
+pub mod heal;
 pub mod session;
 pub mod outbound;
 pub mod wheel;

@@ -65,3 +65,8 @@ pub fn rejected(status: u16) {
 pub fn dropped(what: &'static str, why: &'static str) {
     counter!("switchboard_drops_total", "what" => what, "why" => why).increment(1);
 }
+
+/// The heads of all sessions' mailboxes are compared, because it is time or because a link broke.
+pub fn compared(why: &'static str) {
+    counter!("switchboard_head_comparisons_total", "why" => why).increment(1);
+}

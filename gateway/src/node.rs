@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use router::registry::{NodeId, Registry};
 use router::submit::Submit;
-use storage::store::{Store, StoreError};
+use storage::store::Store;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::cursors::Cursors;
@@ -69,8 +70,6 @@ pub struct Gateway {
     pub ports: Ports,
     /// This node in this life.
     pub node: NodeId,
-    /// Stream epoch that cursors belong to.
-    pub stream_epoch: u64,
     /// Its sessions.
     pub sessions: Arc<Sessions>,
     /// Its timers.
@@ -85,25 +84,16 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Its health.
     pub health: Health,
+    /// Notified when pushes may have been lost on their way from another node.
+    pub links_broke: Arc<Notify>,
     /// Open sockets.
     pub sockets: AtomicUsize,
 }
 
 impl Gateway {
     /// A gateway on these ports. The sessions are made first, because storage delivers to them.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store does not tell its stream epoch.
-    pub async fn new(
-        config: Config,
-        ports: Ports,
-        node: NodeId,
-        sessions: Arc<Sessions>,
-        tokens: Tokens,
-    ) -> Result<Arc<Self>, StoreError> {
-        let stream_epoch = ports.store.stream_epoch().await?;
-        Ok(Arc::new(Self {
-            stream_epoch,
+    pub fn new(config: Config, ports: Ports, node: NodeId, sessions: Arc<Sessions>, tokens: Tokens) -> Arc<Self> {
+        Arc::new(Self {
             limiter: Limiter::new(&config),
             cursors: Cursors::new(Arc::clone(&ports.store)),
             config,
@@ -114,8 +104,9 @@ impl Gateway {
             tokens,
             metrics: Metrics::default(),
             health: Health::default(),
+            links_broke: Arc::default(),
             sockets: AtomicUsize::new(0),
-        }))
+        })
     }
 
     /// What runs beside the connections, for ever: timers, cursors, the canary, tidying.
@@ -127,7 +118,7 @@ impl Gateway {
                 self.limiter.tidy();
             }
         };
-        tokio::join!(self.wheel.run(), self.cursors.run(), crate::canary::run(&self), tidy);
+        tokio::join!(self.wheel.run(), self.cursors.run(), crate::canary::run(&self), crate::heal::run(&self), tidy);
     }
 
     /// Whether new connections are taken.

@@ -12,7 +12,7 @@ use protocol::{CloseCode, Seq};
 use router::registry::Registration;
 use router::submit::{Outcome, ReportSink};
 use storage::push::Wake;
-use storage::store::Slice;
+use storage::store::{Place, Slice};
 
 use crate::attach::Attached;
 
@@ -39,8 +39,8 @@ pub enum Answer {
 pub struct Inbox {
     /// Pushed events, in the order of pushing.
     pub pushes: VecDeque<Event>,
-    /// The mailbox has grown at least to this seq.
-    pub heard_of: Seq,
+    /// The mailbox has grown at least to here.
+    pub heard_of: Place,
     /// Reports of sends: ticket and outcome.
     pub settled: Vec<(u64, Outcome)>,
     /// Answers of ports.
@@ -57,10 +57,28 @@ pub struct Inbox {
 struct State {
     inbox: Inbox,
     pushed_bytes: usize,
+    /// Incarnation of the mailbox the session goes through; 0: no session yet.
+    epoch: u64,
     listening: bool,
     in_wake_list: bool,
     /// The connection has gone.
     gone: bool,
+}
+
+impl State {
+    /// The mailbox has come to this place. False: it is none of the session's. A newer incarnation ends the session; what an owner of an older
+    /// one still says counts for nothing.
+    fn hears(&mut self, place: Place) -> bool {
+        if self.epoch != 0 && place.epoch > self.epoch {
+            self.inbox.close.get_or_insert(CloseCode::EpochChanged);
+        }
+        let known = &mut self.inbox.heard_of;
+        if self.epoch != 0 && place.epoch != self.epoch || place.epoch < known.epoch {
+            return false;
+        }
+        *known = if place.epoch > known.epoch { place } else { Place { seq: known.seq.max(place.seq), ..place } };
+        true
+    }
 }
 
 /// One connection's outbox, shared with whoever has something for it.
@@ -82,10 +100,12 @@ impl Outbox {
     }
 
     /// Puts an event in, or only notes its seq when the session does not listen or has too much waiting. True: add it to a wake list.
-    fn push(&self, event: Event) -> bool {
+    fn push(&self, epoch: u64, event: Event) -> bool {
         let mut state = self.state.lock();
         let state = &mut *state;
-        state.inbox.heard_of = state.inbox.heard_of.max(event.seq);
+        if !state.hears(Place { epoch, seq: event.seq }) {
+            return false;
+        }
         if !state.listening {
             return false;
         }
@@ -108,11 +128,39 @@ impl Outbox {
         std::mem::replace(&mut state.inbox, Inbox { heard_of, ..Inbox::default() })
     }
 
+    /// The session goes through this incarnation of its mailbox: pushes of another one are none of its.
+    pub fn stream(&self, epoch: u64) {
+        let mut state = self.state.lock();
+        let newer = state.inbox.heard_of.epoch > epoch;
+        if state.inbox.heard_of.epoch != epoch {
+            state.inbox.heard_of = Place { epoch, seq: 0 };
+        }
+        state.epoch = epoch;
+        if newer {
+            state.inbox.close.get_or_insert(CloseCode::EpochChanged);
+            drop(state);
+            self.waker.wake();
+        }
+    }
+
+    /// The mailbox is known to have come to this place, whoever has not told. Wakes the connection if it did not know.
+    pub fn newest(&self, place: Place) {
+        let mut state = self.state.lock();
+        let known = state.inbox.heard_of;
+        if state.epoch == 0 || (known.epoch == place.epoch && known.seq >= place.seq) {
+            return;
+        }
+        if state.hears(place) || state.inbox.close.is_some() {
+            drop(state);
+            self.waker.wake();
+        }
+    }
+
     /// Whether pushes are wanted from now on. Returns the newest seq heard of, which may have come just before.
     pub fn listen(&self, listening: bool) -> Seq {
         let mut state = self.state.lock();
         state.listening = listening;
-        state.inbox.heard_of
+        state.inbox.heard_of.seq
     }
 
     /// The answer to something that was asked. The connection asks for little at a time, so this is bounded by it. An answer that comes too
@@ -173,8 +221,8 @@ pub struct WakeList(Vec<Arc<Outbox>>);
 
 impl WakeList {
     /// Puts an event into an outbox and remembers to wake it.
-    pub fn push(&mut self, outbox: &Arc<Outbox>, event: Event) {
-        if outbox.push(event) {
+    pub fn push(&mut self, outbox: &Arc<Outbox>, epoch: u64, event: Event) {
+        if outbox.push(epoch, event) {
             self.0.push(Arc::clone(outbox));
         }
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use protocol::Seq;
 use protocol::limits::Limits;
-use storage::store::Head;
+use storage::store::{Head, Place};
 
 /// Most events asked of the store at once.
 const READ_EVENTS_MAX: u32 = 128;
@@ -35,6 +35,8 @@ pub struct NeverSent;
 /// One attached device: a dense run of events, c+1, c+2, …, each once.
 #[derive(Debug, Clone)]
 pub struct Session {
+    /// Incarnation of the mailbox.
+    epoch: u64,
     /// Seq to write next.
     next: Seq,
     /// The client has stored everything up to here.
@@ -55,8 +57,9 @@ pub struct Session {
 
 impl Session {
     /// A session that goes on after `cursor`. Its first step is to read.
-    pub fn new(cursor: Seq, limits: &Limits) -> Self {
+    pub fn new(Place { epoch, seq: cursor }: Place, limits: &Limits) -> Self {
         Self {
+            epoch,
             next: cursor + 1,
             acked: cursor,
             known_head: cursor,
@@ -71,9 +74,14 @@ impl Session {
         }
     }
 
-    /// The last seq acknowledged.
-    pub const fn acked(&self) -> Seq {
-        self.acked
+    /// The incarnation of the mailbox it goes through.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The last place acknowledged.
+    pub const fn acked(&self) -> Place {
+        Place { epoch: self.epoch, seq: self.acked }
     }
 
     /// Seq to be written next.
@@ -196,7 +204,14 @@ mod tests {
     impl World {
         fn new(cursor: Seq, head: Seq) -> Self {
             let limits = Limits { window_events: 8, window_bytes: 2000, ..Limits::default() };
-            Self { session: Session::new(cursor, &limits), head, floor: 0, reading: None, got: Vec::new(), lives: 0 }
+            Self {
+                session: Session::new(Place { epoch: 1, seq: cursor }, &limits),
+                head,
+                floor: 0,
+                reading: None,
+                got: Vec::new(),
+                lives: 0,
+            }
         }
 
         fn step(&mut self) {
@@ -291,7 +306,7 @@ mod tests {
         assert_eq!(world.session.received(4), Err(NeverSent));
         assert_eq!(world.session.received(2), Ok(true));
         assert_eq!(world.session.received(1), Ok(false));
-        assert_eq!(world.session.acked(), 2);
+        assert_eq!(world.session.acked(), Place { epoch: 1, seq: 2 });
     }
 
     #[test]

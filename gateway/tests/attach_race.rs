@@ -109,8 +109,7 @@ async fn race() {
     let store = Arc::new(MemoryStore::default());
     let ports = Ports { submit: Arc::new(Nowhere), registry: registry.clone(), store };
     let tokens = Tokens::new(&[7; 32]).expect("the test stands");
-    let gateway =
-        Gateway::new(Config::default(), ports, NODE, Arc::new(Sessions::default()), tokens).await.expect("the test stands");
+    let gateway = Gateway::new(Config::default(), ports, NODE, Arc::new(Sessions::default()), tokens);
     let user = UserId::new(1).expect("the test stands");
 
     let mut first = hello(&gateway, user).await;

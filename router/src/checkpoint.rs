@@ -2,15 +2,19 @@
 //! goes to. Pure. And the stored form of that place: a record in [`crate::log::Topic::RouterCheckpoints`], never anything that may forget.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use protocol::record::{Link, Undecodable};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::chain::{Chain, RULES};
 use crate::expand::ShardId;
+use crate::log::{Log, Topic};
 
 /// Links one source record made; a direct message makes one or two.
 pub type Links = SmallVec<[(ShardId, Link); 2]>;
@@ -101,6 +105,43 @@ impl Checkpoint {
 /// Fingerprint of a source record's bytes.
 pub fn fingerprint(payload: &[u8]) -> u64 {
     xxh3_64(payload)
+}
+
+/// The newest stored checkpoint of each router, read at most twice a minute: what the storage owners of one process compare their high-waters
+/// with. An older answer says less, never more.
+pub struct Newest {
+    log: Arc<dyn Log>,
+    read: Vec<tokio::sync::Mutex<Option<(Instant, Checkpoint)>>>,
+}
+
+impl Newest {
+    /// An answer serves for this long.
+    const FRESH: Duration = Duration::from_secs(30);
+
+    /// Of the routers of so many source partitions.
+    pub fn new(log: Arc<dyn Log>, sources: u16) -> Self {
+        Self { log, read: (0..sources).map(|_| tokio::sync::Mutex::default()).collect() }
+    }
+
+    /// How many source partitions there are.
+    pub fn sources(&self) -> u16 {
+        u16::try_from(self.read.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The newest checkpoint of a source partition, if there is one that can be read now.
+    pub async fn of(&self, partition: u16) -> Option<Checkpoint> {
+        let mut read = self.read.get(usize::from(partition))?.lock().await;
+        if let Some((at, checkpoint)) = &*read
+            && at.elapsed() < Self::FRESH
+        {
+            return Some(checkpoint.clone());
+        }
+        let newest = self.log.end(Topic::RouterCheckpoints, partition).await.ok()?.checked_sub(1)?;
+        let entries = self.log.read(Topic::RouterCheckpoints, partition, newest, 1).await.ok()?;
+        let checkpoint = Checkpoint::decode(&entries.first()?.payload).ok()?;
+        *read = Some((Instant::now(), checkpoint.clone()));
+        Some(checkpoint)
+    }
 }
 
 /// A source record whose appends are not all reported.

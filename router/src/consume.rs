@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use protocol::plant::{Bug, planted};
-use protocol::record::{Link, MailboxRecord, Record, Source};
+use protocol::record::{Link, MailboxRecord, Record, Source, Undecodable};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -127,6 +127,8 @@ async fn start(log: &dyn Log, source: Source, shards: Shards) -> Result<Router<'
                 Ok(entries) => {
                     Ok(entries.iter().any(|entry| entry.offset == last && fingerprint(&entry.payload) == checkpoint.fingerprint))
                 }
+                // retention has taken it, which is no cut as long as the log goes on behind it
+                Err(LogError::Refused(_)) if log.end(Topic::Messages, partition).await? >= next => Ok(true),
                 Err(LogError::Refused(_)) => Err(cut.clone()),
                 Err(why) => Err(why.into()),
             }
@@ -274,12 +276,22 @@ impl<'a> Router<'a> {
             }
             match Record::decode(&entry.payload) {
                 Ok(record) => self.route(&record, &entry).await,
+                Err(why) if why.is_garbage() => self.quarantine(&entry, &why),
                 Err(why) => {
                     let (partition, offset) = (self.source.partition, entry.offset);
                     return self.stop(RouterError::Undecodable { partition, offset, why });
                 }
             }
         }
+    }
+
+    /// Bytes that are nobody's record: left out by every router of this partition alike, and named. They stay where they are in the log.
+    fn quarantine(&mut self, entry: &Entry, why: &Undecodable) {
+        tracing::error!(topic = "messages", partition = self.source.partition, offset = entry.offset, %why, "bytes that are no record are left out");
+        metrics::counter!("switchboard_quarantined_total", "topic" => "messages").increment(1);
+        self.next = entry.offset + 1;
+        self.fingerprint = fingerprint(&entry.payload);
+        self.tracker.begin(entry.offset, self.fingerprint, Links::new());
     }
 
     fn stop(&mut self, why: RouterError) {
@@ -412,9 +424,12 @@ impl<'a> Router<'a> {
             if entry.offset != walk.next {
                 return Err(RouterError::LogCut { partition, offset: walk.next });
             }
-            let undecodable = |why| RouterError::Undecodable { partition, offset: entry.offset, why };
-            let record = Record::decode(&entry.payload).map_err(undecodable)?;
             walk.next = entry.offset + 1;
+            let record = match Record::decode(&entry.payload) {
+                Ok(record) => record,
+                Err(why) if why.is_garbage() => continue,
+                Err(why) => return Err(RouterError::Undecodable { partition, offset: entry.offset, why }),
+            };
             let mine = expand(&record, self.shards).into_iter().find(|(at, _)| *at == shard);
             let Some((_, verdict)) = mine else { continue };
             let previous = walk.link;

@@ -34,7 +34,7 @@ pub async fn judge(world: &World) {
 
 /// queue: the server's cursor never passes what the device has stored.
 async fn cursor_is_behind(world: &World, device: &Device) {
-    let cursor = world.store.cursor(device.user, &device.name, None).await.unwrap_or_default();
+    let cursor = world.store.cursor(device.user, &device.name, None).await.unwrap_or_default().seq;
     let stored = device.disk.lock().cursor();
     if cursor > stored {
         world.sim.wrong(format!("queue: the stored cursor of {}/{} is {cursor}; it has {stored}", device.user, device.name));

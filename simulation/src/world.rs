@@ -11,6 +11,7 @@ use protocol::UserId;
 use protocol::limits::Limits;
 use protocol::plant::{Bug, plant};
 use protocol::record::Source;
+use router::checkpoint::Newest;
 use router::consume::Rewind;
 use router::expand::{ShardId, Shards};
 use router::log::memory::MemoryLog;
@@ -177,7 +178,7 @@ impl World {
     /// Every device is known to the store from the beginning, at 0.
     pub async fn devices_are_born(&self) {
         for device in &self.devices {
-            if self.store.cursor(device.user, &device.name, None).await != Ok(0) {
+            if self.store.cursor(device.user, &device.name, None).await.map(|place| place.seq) != Ok(0) {
                 self.sim.wrong("a device was not born at 0".into());
             }
         }
@@ -289,7 +290,7 @@ impl World {
                 registry: self.registry_of(&process),
                 deliver: Arc::new(FaultyDeliver { gateways: Arc::clone(&self.gateways), sim: Arc::clone(&self.sim) }),
                 rewinds: self.rewinds.clone(),
-                sources: SOURCES,
+                sent: Arc::new(Newest::new(self.log_of(&process), SOURCES)),
             };
             let (sim, own) = (Arc::clone(&self.sim), Arc::clone(&process));
             process.spawn(async move {

@@ -14,7 +14,7 @@ use protocol::plant::{Bug, planted};
 use protocol::record::{MailboxRecord, Source};
 use router::RouterError;
 use router::chain::{HighWaters, Judgement};
-use router::checkpoint::Checkpoint as RouterCheckpoint;
+use router::checkpoint::{Newest, fingerprint};
 use router::consume::{Rewind, pause};
 use router::expand::ShardId;
 use router::log::{Entry, Log, LogError, Topic};
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::StorageError;
 use crate::push::{Deliver, Push};
 use crate::sequence::{Arrival, Placed, Plan, keys_of, owners_of, plan, refusal_keys_of};
-use crate::store::{Checkpoint, Commit, HighWater, KeyOf, KeyRow, Row, Store, StoreError};
+use crate::store::{Acquired, Checkpoint, Commit, Head, HighWater, KeyOf, KeyRow, Row, Store, StoreError};
 
 /// Records in one batch.
 const BATCH_MAX: usize = 256;
@@ -33,6 +33,10 @@ const BATCH_MAX: usize = 256;
 const REGISTRY_WAIT: Duration = Duration::from_millis(200);
 /// How often the routers' chains are compared with the high-waters, while the log has nothing more.
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
+/// Keys are asked for before each batch for so long after a repeat was met; else the store finds repeats while it commits.
+const ASK_FIRST: Duration = Duration::from_secs(1);
+/// Heads kept in memory; all are forgotten when there are more.
+const HEADS_MAX: usize = 65_536;
 
 /// What an owner stands on.
 #[derive(Clone)]
@@ -47,17 +51,24 @@ pub struct Ports {
     pub deliver: Arc<dyn Deliver>,
     /// The way back to the routers. A request that does not fit is dropped: the next hole or the audit asks again.
     pub rewinds: mpsc::Sender<Rewind>,
-    /// How many partitions messages have.
-    pub sources: u16,
+    /// The newest checkpoint of each router, shared by all owners of a process.
+    pub sent: Arc<Newest>,
 }
 
 struct Owner<'a> {
     shard: ShardId,
     ports: &'a Ports,
     checkpoint: Checkpoint,
+    stream_epoch: u64,
     high_waters: HighWaters,
+    /// Heads as of the last commit; nobody else writes them.
+    heads: HashMap<UserId, Head>,
+    ask_until: Option<Instant>,
     audited: Instant,
 }
+
+/// Where the owners of new rows are.
+type Places = BTreeMap<UserId, Nodes>;
 
 /// What a batch of records comes to, before it is sequenced.
 #[derive(Debug, Default)]
@@ -80,9 +91,24 @@ pub async fn run(shard: ShardId, ports: &Ports) -> StorageError {
 }
 
 async fn own(shard: ShardId, ports: &Ports) -> Result<std::convert::Infallible, StorageError> {
-    let (checkpoint, high_waters) = patiently(|| ports.store.acquire(shard)).await?;
-    let high_waters = high_waters.into_iter().map(|one| (one.source, one.link)).collect();
-    let mut owner = Owner { shard, ports, checkpoint, high_waters, audited: Instant::now() };
+    let taken = patiently(|| ports.store.acquire(shard)).await?;
+    tracing::debug!(
+        shard = shard.0,
+        owner_epoch = taken.checkpoint.owner_epoch,
+        offset = taken.checkpoint.offset,
+        "takes a shard"
+    );
+    same_log(shard, &*ports.log, &taken).await?;
+    let mut owner = Owner {
+        shard,
+        ports,
+        checkpoint: taken.checkpoint,
+        stream_epoch: taken.stream_epoch,
+        high_waters: taken.high_waters.into_iter().map(|one| (one.source, one.link)).collect(),
+        heads: HashMap::new(),
+        ask_until: None,
+        audited: Instant::now(),
+    };
     loop {
         let entries = owner.read().await?;
         if entries.is_empty() {
@@ -90,6 +116,37 @@ async fn own(shard: ShardId, ports: &Ports) -> Result<std::convert::Infallible, 
         } else {
             owner.work_in(entries).await?;
         }
+    }
+}
+
+/// Looks whether the log is the one the checkpoint was made of: the record before it must be the same one.
+async fn same_log(shard: ShardId, log: &dyn Log, taken: &Acquired) -> Result<(), StorageError> {
+    let offset = taken.checkpoint.offset;
+    let Some(last) = offset.checked_sub(1) else { return Ok(()) };
+    let cut = || RouterError::LogCut { partition: shard.0, offset }.into();
+    let mut failures = 0;
+    loop {
+        match log.read(Topic::Mailbox, shard.0, last, 1).await {
+            Ok(entries) => match entries.first() {
+                Some(entry) if entry.offset == last && fingerprint(&entry.payload) == taken.fingerprint => return Ok(()),
+                Some(_) => return Err(cut()),
+                // nothing there yet: it ends before the checkpoint, or it is slow
+                None => {
+                    if log.end(Topic::Mailbox, shard.0).await.is_ok_and(|end| end < offset) {
+                        return Err(cut());
+                    }
+                }
+            },
+            // retention has taken the record, which is no cut as long as the log goes on behind it
+            Err(LogError::Refused(_)) => match log.end(Topic::Mailbox, shard.0).await {
+                Ok(end) if end >= offset => return Ok(()),
+                Ok(_) => return Err(cut()),
+                Err(_) => {}
+            },
+            Err(_) => {}
+        }
+        failures += 1;
+        sleep(pause(failures)).await;
     }
 }
 
@@ -126,24 +183,21 @@ impl Owner<'_> {
     /// One batch: judged, sequenced, committed, pushed.
     async fn work_in(&mut self, entries: Vec<Entry>) -> Result<(), StorageError> {
         let (judged, readable) = self.judge(&entries);
-        let next_offset = self.checkpoint.offset + readable as u64;
-        if readable > 0 {
-            let plan = self.sequence(judged.arrivals).await?;
+        if let Some(last) = readable.checked_sub(1) {
             let sources = judged.moved.iter();
             let commit = Commit {
                 expect: self.checkpoint,
-                next_offset,
-                rows: plan.rows.clone(),
-                keys: plan.keys,
+                next_offset: self.checkpoint.offset + readable as u64,
+                fingerprint: fingerprint(&entries[last].payload),
                 high_waters: sources.map(|source| HighWater { source: *source, link: self.high_waters.at(*source) }).collect(),
+                ..Commit::default()
             };
-            let too_early = if planted(Bug::LookUpBeforeCommit) { Some(self.look_up(&plan.rows).await) } else { None };
-            self.commit(commit).await?;
-            let places = match too_early {
+            let (rows, places) = self.write(judged.arrivals, commit).await?;
+            let places = match places {
                 Some(places) => places,
-                None => self.look_up(&plan.rows).await,
+                None => self.look_up(&rows).await,
             };
-            self.push(plan.rows, &places);
+            self.push(rows, &places);
             self.ask(&judged.holes);
         }
         match entries.get(readable) {
@@ -152,13 +206,51 @@ impl Owner<'_> {
         }
     }
 
+    /// Sequences and commits. Usually nothing is a repeat, so the store is not asked for keys: it refuses the commit when one is known, and then
+    /// they are asked for, and for a while before each batch.
+    async fn write(&mut self, arrivals: Vec<Arrival>, commit: Commit) -> Result<(Vec<Row>, Option<Places>), StoreError> {
+        loop {
+            let asks = self.ask_until.is_some_and(|until| Instant::now() < until);
+            let (plan, heads) = self.sequence(arrivals.clone(), asks).await?;
+            let full = Commit { rows: plan.rows.clone(), keys: plan.keys, ..commit.clone() };
+            let too_early = if planted(Bug::LookUpBeforeCommit) { Some(self.look_up(&plan.rows).await) } else { None };
+            match self.commit(full).await {
+                Ok(()) => {
+                    count(&plan.placed);
+                    self.remember(heads);
+                    return Ok((plan.rows, too_early));
+                }
+                // asked, and still: somebody else writes
+                Err(StoreError::Conflict(_)) if asks => return Err(self.fenced()),
+                Err(StoreError::Conflict(_)) => self.ask_until = Some(Instant::now() + ASK_FIRST),
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    fn remember(&mut self, heads: HashMap<UserId, Head>) {
+        if self.heads.len() + heads.len() > HEADS_MAX {
+            self.heads.clear();
+        }
+        self.heads.extend(heads);
+    }
+
     /// Judges each record by the chain. Returns also how many could be read: all, but for stored bytes that are no record.
     fn judge(&mut self, entries: &[Entry]) -> (Judged, usize) {
         let mut judged = Judged::default();
         for (readable, entry) in entries.iter().enumerate() {
-            let in_order = entry.offset == self.checkpoint.offset + readable as u64;
-            let Some(record) = MailboxRecord::decode(&entry.payload).ok().filter(|_| in_order) else {
+            if entry.offset != self.checkpoint.offset + readable as u64 {
                 return (judged, readable);
+            }
+            let record = match MailboxRecord::decode(&entry.payload) {
+                Ok(record) => record,
+                // left out; was it a router's, then the chain has a hole now and it is asked for
+                Err(why) if why.is_garbage() => {
+                    tracing::error!(topic = "mailbox", partition = self.shard.0, offset = entry.offset, %why, "bytes that are no record are left out");
+                    metrics::counter!("switchboard_quarantined_total", "topic" => "mailbox").increment(1);
+                    continue;
+                }
+                Err(_) => return (judged, readable),
             };
             let source = record.source;
             let what = match self.high_waters.judge(&record) {
@@ -187,27 +279,27 @@ impl Owner<'_> {
         (judged, entries.len())
     }
 
-    /// Gives each mailbox its next seq; leaves out what is known.
-    async fn sequence(&self, arrivals: Vec<Arrival>) -> Result<Plan, StoreError> {
-        if arrivals.is_empty() {
-            return Ok(Plan::default());
-        }
+    /// Gives each mailbox its next seq; leaves out what is known, as far as it was asked for. Returns also the heads as they will be.
+    async fn sequence(&self, arrivals: Vec<Arrival>, asks: bool) -> Result<(Plan, HashMap<UserId, Head>), StoreError> {
         let mut known = HashMap::new();
-        self.keys(keys_of(&arrivals), &mut known).await?;
-        self.keys(refusal_keys_of(&arrivals, &known), &mut known).await?;
-        let owners = owners_of(&arrivals);
-        let heads = patiently(|| self.ports.store.heads(self.shard, &owners)).await?;
-        let mut heads = owners.into_iter().zip(heads).collect();
-        let plan = plan(arrivals, &mut known, &mut heads);
-        for placed in &plan.placed {
-            let what = match placed {
-                Placed::New => "new",
-                Placed::Repeat => "repeat",
-                Placed::Reused => "reused",
-            };
-            metrics::counter!("switchboard_storage_messages_total", "what" => what).increment(1);
+        if asks {
+            self.keys(keys_of(&arrivals), &mut known).await?;
+            self.keys(refusal_keys_of(&arrivals, &known), &mut known).await?;
         }
-        Ok(plan)
+        let mut heads = HashMap::new();
+        let mut unknown = Vec::new();
+        for owner in owners_of(&arrivals) {
+            match self.heads.get(&owner) {
+                Some(head) => drop(heads.insert(owner, *head)),
+                None => unknown.push(owner),
+            }
+        }
+        if !unknown.is_empty() {
+            let read = patiently(|| self.ports.store.heads(self.shard, &unknown)).await?;
+            heads.extend(unknown.into_iter().zip(read));
+        }
+        let plan = plan(arrivals, &mut known, &mut heads);
+        Ok((plan, heads))
     }
 
     async fn keys(&self, asked: Vec<KeyOf>, known: &mut HashMap<KeyOf, KeyRow>) -> Result<(), StoreError> {
@@ -240,6 +332,7 @@ impl Owner<'_> {
                     _ => return Err(self.fenced()),
                 },
                 Err(StoreError::Fenced(_)) => return Err(self.fenced()),
+                Err(why @ StoreError::Conflict(_)) => return Err(why),
                 Err(StoreError::Unavailable(why)) => {
                     tracing::warn!(shard = self.shard.0, why, "a commit is tried again");
                     "unavailable"
@@ -262,7 +355,7 @@ impl Owner<'_> {
     }
 
     /// Where the owners of new rows are. Without an answer nobody is pushed to.
-    async fn look_up(&self, rows: &[Row]) -> BTreeMap<UserId, Nodes> {
+    async fn look_up(&self, rows: &[Row]) -> Places {
         let owners: Vec<_> = rows.iter().map(|row| row.owner).collect::<BTreeSet<_>>().into_iter().collect();
         if owners.is_empty() {
             return BTreeMap::new();
@@ -276,11 +369,11 @@ impl Owner<'_> {
     }
 
     /// Hands the events to the nodes, in the order of their rows.
-    fn push(&self, rows: Vec<Row>, places: &BTreeMap<UserId, Nodes>) {
+    fn push(&self, rows: Vec<Row>, places: &Places) {
         let mut by_node: BTreeMap<NodeId, Vec<Push>> = BTreeMap::new();
         for Row { owner, event } in rows {
             for node in places.get(&owner).into_iter().flatten() {
-                by_node.entry(*node).or_default().push(Push { owner, event: event.clone() });
+                by_node.entry(*node).or_default().push(Push { owner, epoch: self.stream_epoch, event: event.clone() });
             }
         }
         let wakes: Vec<_> = by_node.into_iter().map(|(node, pushes)| self.ports.deliver.push(node, pushes)).collect();
@@ -310,8 +403,8 @@ impl Owner<'_> {
             return;
         }
         self.audited = Instant::now();
-        for partition in 0..self.ports.sources {
-            let Ok(Some(sent)) = self.sent(partition).await else { continue };
+        for partition in 0..self.ports.sent.sources() {
+            let Some(sent) = self.ports.sent.of(partition).await else { continue };
             let source = Source { partition, epoch: sent.epoch };
             let (link, high_water) = (sent.chain.at(self.shard), self.high_waters.at(source));
             // asked after the routers: what they counted as durable lies before this end
@@ -325,13 +418,6 @@ impl Owner<'_> {
         }
     }
 
-    /// The newest checkpoint of a router, if there is one that can be read now.
-    async fn sent(&self, partition: u16) -> Result<Option<RouterCheckpoint>, LogError> {
-        let Some(newest) = self.ports.log.end(Topic::RouterCheckpoints, partition).await?.checked_sub(1) else { return Ok(None) };
-        let entries = self.ports.log.read(Topic::RouterCheckpoints, partition, newest, 1).await?;
-        Ok(entries.first().and_then(|entry| RouterCheckpoint::decode(&entry.payload).ok()))
-    }
-
     /// Why a record of the log ends this owner.
     fn unreadable(&self, entry: &Entry) -> StorageError {
         let (partition, expected) = (self.shard.0, self.checkpoint.offset);
@@ -339,6 +425,17 @@ impl Owner<'_> {
             Err(why) => RouterError::Undecodable { partition, offset: entry.offset, why }.into(),
             Ok(_) => RouterError::LogCut { partition, offset: expected }.into(),
         }
+    }
+}
+
+fn count(placed: &[Placed]) {
+    for placed in placed {
+        let what = match placed {
+            Placed::New => "new",
+            Placed::Repeat => "repeat",
+            Placed::Reused => "reused",
+        };
+        metrics::counter!("switchboard_storage_messages_total", "what" => what).increment(1);
     }
 }
 

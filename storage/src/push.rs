@@ -10,6 +10,8 @@ use router::registry::NodeId;
 pub struct Push {
     /// Whose mailbox it is in.
     pub owner: UserId,
+    /// Incarnation of that mailbox.
+    pub epoch: u64,
     /// The event.
     pub event: Event,
 }

@@ -8,7 +8,7 @@ use protocol::DeviceName;
 use storage::StorageError;
 use storage::store::contract::{self, Writer, message, user};
 use storage::store::embedded::{EmbeddedStore, Options};
-use storage::store::{Checkpoint, Cursor, Store, StoreError};
+use storage::store::{Checkpoint, Cursor, Place, Store, StoreError};
 
 async fn open(dir: &std::path::Path) -> EmbeddedStore {
     EmbeddedStore::open(dir, Options::default()).await.unwrap()
@@ -38,15 +38,15 @@ async fn everything_is_there_after_reopening() {
         writer.message(&message(1, 2, seq), &[(1, seq), (2, seq)]);
         writer.commit().await.unwrap();
     }
-    store.save_cursors(&[Cursor { owner: user(1), device: device.clone(), seq: 11 }]).await.unwrap();
+    store.save_cursors(&[Cursor { owner: user(1), device: device.clone(), epoch: 1, seq: 11 }]).await.unwrap();
     store.close().await;
     drop(store);
     let store = open(dir.path()).await;
     assert_eq!(*store.instance(), instance);
     let slice = store.read(user(2), 0, 100, 1 << 20).await.unwrap();
     assert_eq!(slice.events.len(), 20);
-    assert_eq!(store.cursor(user(1), &device, None).await, Ok(11));
-    assert_eq!(store.acquire(router::expand::ShardId(0)).await.unwrap().0, Checkpoint { owner_epoch: 2, offset: 20 });
+    assert_eq!(store.cursor(user(1), &device, None).await, Ok(Place { epoch: 1, seq: 11 }));
+    assert_eq!(store.acquire(router::expand::ShardId(0)).await.unwrap().checkpoint, Checkpoint { owner_epoch: 2, offset: 20 });
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use protocol::frame::{Hello, ServerFrame, Welcome};
 use protocol::limits::PROTOCOL_VERSION;
 use protocol::{CloseCode, DeviceName, Seq, UserId};
 use router::registry::Registration;
-use storage::store::{Slice, weight};
+use storage::store::{Place, Slice, weight};
 
 use crate::attach::{self, Attach, Attached, Start};
 use crate::connection::Client;
@@ -72,7 +72,7 @@ impl Client {
             user: who.user,
             device: who.device.clone(),
             session: format!("{:016x}", rand::random::<u64>()),
-            epoch: self.node.stream_epoch,
+            epoch: self.node.ports.store.known_epoch(who.user),
             now_ms: now_ms(),
             heartbeat_s: self.node.config.heartbeat.as_secs(),
             limits: self.node.config.limits,
@@ -119,7 +119,8 @@ impl Client {
             }
             Start::At(cursor, slice) => {
                 self.stage = Stage::Attached;
-                let mut session = Session::new(cursor, &self.node.config.limits);
+                self.outbox.stream(attached.epoch);
+                let mut session = Session::new(Place { epoch: attached.epoch, seq: cursor }, &self.node.config.limits);
                 // the read it would ask for first is the one that came with the attach
                 session.next_step();
                 self.session = Some(session);
@@ -131,6 +132,10 @@ impl Client {
     /// Part of the mailbox, read from the store.
     pub(crate) fn slice(&mut self, slice: Option<Slice>, out: &mut Frames) {
         let Some(session) = &mut self.session else { return };
+        let epoch = session.epoch();
+        if slice.as_ref().is_some_and(|slice| slice.epoch != epoch) {
+            return self.close_with(CloseCode::EpochChanged);
+        }
         let head = slice.map(|slice| {
             for event in &slice.events {
                 if session.take(event.seq, weight(&event.body)) {
@@ -145,7 +150,7 @@ impl Client {
             self.session = None;
             self.stage = Stage::Resync;
             let reason = protocol::frame::ResyncReason::BelowFloor;
-            out.server(&ServerFrame::Resync { epoch: self.node.stream_epoch, head: head.head, floor: head.floor, reason });
+            out.server(&ServerFrame::Resync { epoch, head: head.head, floor: head.floor, reason });
         }
     }
 

@@ -168,7 +168,7 @@ impl Client {
                     self.node.metrics.events.increment(1);
                 }
             }
-            session.heard_of(inbox.heard_of);
+            session.heard_of(inbox.heard_of.seq);
         }
         if let Some(ms) = inbox.move_after_ms {
             out.server(&ServerFrame::Move { after_ms: ms.into() });
@@ -201,10 +201,6 @@ impl Client {
                     out.raw(fastwebsockets::OpCode::Ping, b"");
                     self.node.wheel.arm(&self.outbox, now + heartbeat);
                     self.check_token(out);
-                    // should a hint ever be lost, it heals here
-                    if let Some(session) = &mut self.session {
-                        session.doubt();
-                    }
                 }
             }
         }

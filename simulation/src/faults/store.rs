@@ -10,7 +10,7 @@ use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
 use router::expand::ShardId;
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Page, Retained, Slice, Store, StoreError,
+    Acquired, Checkpoint, Commit, Cursor, Cutoff, Head, KeyOf, KeyRow, Page, Place, Retained, Slice, Store, StoreError,
 };
 use tokio::time::sleep;
 
@@ -107,7 +107,7 @@ async fn done(
 
 #[async_trait]
 impl Store for FaultyStore {
-    async fn acquire(&self, shard: ShardId) -> Result<(Checkpoint, Vec<HighWater>), StoreError> {
+    async fn acquire(&self, shard: ShardId) -> Result<Acquired, StoreError> {
         self.reading("before acquire", self.inner.acquire(shard)).await
     }
 
@@ -161,7 +161,7 @@ impl Store for FaultyStore {
         self.reading("before reading conversations", self.inner.conversations(owner, before, limit)).await
     }
 
-    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError> {
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Place, StoreError> {
         self.reading("before reading a cursor", self.inner.cursor(owner, device, says)).await
     }
 
@@ -169,8 +169,12 @@ impl Store for FaultyStore {
         self.reading("before saving cursors", self.inner.save_cursors(cursors)).await
     }
 
-    async fn stream_epoch(&self) -> Result<u64, StoreError> {
-        self.reading("before reading the epoch", self.inner.stream_epoch()).await
+    async fn newest(&self, owners: &[UserId]) -> Result<Vec<Option<Place>>, StoreError> {
+        self.reading("before comparing heads", self.inner.newest(owners)).await
+    }
+
+    fn known_epoch(&self, owner: UserId) -> u64 {
+        self.inner.known_epoch(owner)
     }
 
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError> {

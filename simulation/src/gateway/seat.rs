@@ -15,7 +15,7 @@ use protocol::record::{Content, Event, Identity, Record};
 use protocol::{ConversationId, DeviceName, MessageId, Seq, UserId};
 use router::registry::Registration;
 use router::submit::{Outcome, Report, Submit as _};
-use storage::store::{Head, Slice, weight};
+use storage::store::{Head, Place, Slice, weight};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -117,7 +117,7 @@ impl Seat {
     }
 
     fn inbox(&mut self, inbox: Inbox) {
-        self.heard_of = inbox.heard_of;
+        self.heard_of = inbox.heard_of.seq;
         for (ticket, outcome) in inbox.settled {
             self.settled(ticket, outcome);
         }
@@ -140,7 +140,7 @@ impl Seat {
             }
         }
         if let Some(session) = &mut self.session {
-            session.heard_of(inbox.heard_of);
+            session.heard_of(inbox.heard_of.seq);
         }
         self.closes |= inbox.close.is_some();
     }
@@ -149,7 +149,8 @@ impl Seat {
         if planted(Bug::CursorBeforeWrite)
             && let Some((user, device)) = &self.who
         {
-            self.node.cursors.acknowledged(*user, device, event.seq);
+            let epoch = self.session.as_ref().map_or(1, Session::epoch);
+            self.node.cursors.acknowledged(*user, device, Place { epoch, seq: event.seq });
         }
         self.say(Say::Event(event));
     }
@@ -163,7 +164,8 @@ impl Seat {
             }
             Start::At(cursor, slice) => {
                 self.say(Say::Welcome(attached.epoch));
-                let mut session = Session::new(cursor, &self.node.limits);
+                self.outbox.stream(attached.epoch);
+                let mut session = Session::new(Place { epoch: attached.epoch, seq: cursor }, &self.node.limits);
                 // the read it would ask for first is the one that came with the attach
                 session.next_step();
                 self.session = Some(session);
@@ -175,6 +177,11 @@ impl Seat {
     fn slice(&mut self, slice: Option<Slice>) {
         let Some(session) = &mut self.session else { return };
         let mut taken = Vec::new();
+        let epoch = session.epoch();
+        if slice.as_ref().is_some_and(|slice| slice.epoch != epoch) {
+            self.closes = true;
+            return;
+        }
         let head = slice.map(|slice| {
             taken.extend(slice.events.into_iter().filter(|event| session.take(event.seq, weight(&event.body))));
             slice.head
@@ -307,7 +314,7 @@ async fn next_inbox(outbox: &Outbox, heard_of: Seq) -> Inbox {
         outbox.register(cx.waker());
         let inbox = outbox.take();
         let something = !(inbox.pushes.is_empty() && inbox.settled.is_empty() && inbox.answers.is_empty());
-        if something || inbox.heard_of > heard_of || inbox.close.is_some() { Poll::Ready(inbox) } else { Poll::Pending }
+        if something || inbox.heard_of.seq > heard_of || inbox.close.is_some() { Poll::Ready(inbox) } else { Poll::Pending }
     })
     .await
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use protocol::record::{Content, Identity, Link, Record, Source, Verdict};
 use protocol::{ConversationId, MessageId, UserId};
 use router::chain::Chain;
-use router::checkpoint::Checkpoint as RouterCheckpoint;
+use router::checkpoint::{Checkpoint as RouterCheckpoint, Newest};
 use router::consume::Rewind;
 use router::expand::ShardId;
 use router::log::memory::MemoryLog;
@@ -42,7 +42,7 @@ fn ports(log: &MemoryLog, store: &MemoryStore) -> (Ports, mpsc::Receiver<Rewind>
         registry: Arc::new(MemoryRegistry::new()),
         deliver: Arc::new(Nobody),
         rewinds,
-        sources: 1,
+        sent: Arc::new(Newest::new(Arc::new(log.clone()), 1)),
     };
     (ports, requests)
 }
@@ -85,7 +85,7 @@ async fn a_hole_is_dropped_and_asked_for_and_what_comes_behind_is_taken() {
     assert_eq!(head(&store).await, 4);
     assert!(requests.try_recv().is_err());
     assert_eq!(store.checkpoint(SHARD).await.unwrap().offset, 7, "nothing waits in place");
-    assert_eq!(store.acquire(SHARD).await.unwrap().1[0].link.next_offset, 4);
+    assert_eq!(store.acquire(SHARD).await.unwrap().high_waters[0].link.next_offset, 4);
     owner.abort();
 }
 
@@ -125,14 +125,53 @@ async fn a_wrong_digest_stops_its_source_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_that_are_no_record_end_the_owner_by_name_and_what_is_before_them_is_done() {
+async fn bytes_that_are_no_record_are_left_out_and_the_shard_goes_on() {
     let (log, store) = (MemoryLog::new(1, 1), MemoryStore::new());
     let (ports, _requests) = ports(&log, &store);
     let (records, _) = emitted(2);
-    for payload in [records[0].clone(), Bytes::from_static(b"\xff\xff"), records[1].clone()] {
+    for payload in [records[0].clone(), Bytes::from_static(b"\xff\xff"), Bytes::new(), records[1].clone()] {
+        log.append(Topic::Mailbox, 0, payload).await.unwrap();
+    }
+    let owner = tokio::spawn(async move { run(SHARD, &ports).await });
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!((head(&store).await, store.checkpoint(SHARD).await.unwrap().offset), (2, 4));
+    owner.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_a_newer_build_ends_the_owner_by_name_and_what_is_before_it_is_done() {
+    let (log, store) = (MemoryLog::new(1, 1), MemoryStore::new());
+    let (ports, _requests) = ports(&log, &store);
+    let (records, _) = emitted(1);
+    // a link, and a verdict this build has never heard of
+    let newer = Bytes::from_static(&[0x18, 0x02]);
+    for payload in [records[0].clone(), newer] {
         log.append(Topic::Mailbox, 0, payload).await.unwrap();
     }
     let why = run(SHARD, &ports).await;
     assert!(matches!(&why, StorageError::Router(router::RouterError::Undecodable { partition: 0, offset: 1, .. })), "{why}");
     assert_eq!((head(&store).await, store.checkpoint(SHARD).await.unwrap().offset), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_log_than_the_checkpoint_was_made_of_ends_the_owner() {
+    let store = MemoryStore::new();
+    let (records, _) = emitted(3);
+    let log = MemoryLog::new(1, 1);
+    let (ports, _requests) = ports(&log, &store);
+    for record in &records[..2] {
+        log.append(Topic::Mailbox, 0, record.clone()).await.unwrap();
+    }
+    let owner = tokio::spawn(async move { run(SHARD, &ports).await });
+    sleep(Duration::from_millis(10)).await;
+    owner.abort();
+    for other in [vec![], vec![records[0].clone()], vec![records[0].clone(), records[2].clone()]] {
+        let log = MemoryLog::new(1, 1);
+        for record in other {
+            log.append(Topic::Mailbox, 0, record).await.unwrap();
+        }
+        let (ports, _requests) = self::ports(&log, &store);
+        let why = run(SHARD, &ports).await;
+        assert!(matches!(&why, StorageError::Router(router::RouterError::LogCut { partition: 0, offset: 2 })), "{why}");
+    }
 }

@@ -31,6 +31,7 @@ pub(super) struct Worker {
     pub(super) deliver: Arc<dyn Deliver>,
     pub(super) runtime: Handle,
     pub(super) checkpoint: Checkpoint,
+    pub(super) stream_epoch: u64,
     pub(super) log_epoch: u16,
     pub(super) meters: Meters,
 }
@@ -109,6 +110,7 @@ impl Worker {
         let commit = Commit {
             expect: self.checkpoint,
             next_offset: self.checkpoint.offset + plan.placed.len() as u64,
+            fingerprint: 0,
             rows: std::mem::take(&mut plan.rows),
             keys: std::mem::take(&mut plan.keys),
             high_waters: Vec::new(),
@@ -139,7 +141,7 @@ impl Worker {
         let mut by_node: Vec<(NodeId, Vec<Push>)> = Vec::new();
         for (row, nodes) in plan.rows.drain(..).zip(nodes) {
             for node in nodes {
-                let push = Push { owner: row.owner, event: row.event.clone() };
+                let push = Push { owner: row.owner, epoch: self.stream_epoch, event: row.event.clone() };
                 match by_node.iter_mut().find(|(known, _)| *known == node) {
                     Some((_, pushes)) => pushes.push(push),
                     None => by_node.push((node, vec![push])),

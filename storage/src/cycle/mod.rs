@@ -87,7 +87,8 @@ impl Cycle {
     /// When the store cannot be written or the thread cannot be started.
     pub fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let checkpoint = parts.store.acquire_blocking(SHARD)?;
-        let log_epoch = u16::try_from(parts.store.instance().stream_epoch);
+        let stream_epoch = parts.store.instance().stream_epoch;
+        let log_epoch = u16::try_from(stream_epoch);
         let queue = Arc::new(Queue::new(parts.limits));
         let mut worker = Worker {
             store: parts.store,
@@ -95,6 +96,7 @@ impl Cycle {
             deliver: parts.deliver,
             runtime: parts.runtime,
             checkpoint,
+            stream_epoch,
             log_epoch: log_epoch.map_err(|_| StoreError::Damaged("the stream epoch is over 65535".to_owned()))?,
             meters: Meters::new(),
         };

@@ -10,7 +10,7 @@ use protocol::record::{BodyHash, Content, Event, EventBody, Identity, Link, Mess
 use protocol::{ConversationId, DeviceName, ErrorCode, MessageId, Position, Seq, UserId};
 use router::expand::ShardId;
 
-use super::{Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Row, Store, StoreError};
+use super::{Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Place, Row, Store, StoreError};
 
 const SHARD: ShardId = ShardId(0);
 const MANY: u32 = 1000;
@@ -79,7 +79,7 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Takes the shard.
     pub async fn acquire(store: &'a dyn Store) -> Self {
-        let (checkpoint, _) = store.acquire(SHARD).await.expect("acquire");
+        let checkpoint = store.acquire(SHARD).await.expect("acquire").checkpoint;
         Self { store, checkpoint, commit: Commit::default() }
     }
 
@@ -138,13 +138,14 @@ async fn filled(store: &dyn Store, count: u64) -> Vec<Arc<Message>> {
 /// An acquire raises the owner epoch and keeps the offset; a commit moves the offset.
 pub async fn checkpoints_compare_and_set(store: &dyn Store) {
     assert_eq!(store.checkpoint(SHARD).await, Ok(Checkpoint::default()));
-    let (first, high_waters) = store.acquire(SHARD).await.expect("acquire");
-    assert_eq!((first, high_waters), (Checkpoint { owner_epoch: 1, offset: 0 }, Vec::new()));
+    let taken = store.acquire(SHARD).await.expect("acquire");
+    let first = taken.checkpoint;
+    assert_eq!((first, taken.high_waters), (Checkpoint { owner_epoch: 1, offset: 0 }, Vec::new()));
     let commit = Commit { expect: first, next_offset: 7, ..Commit::default() };
     store.commit(SHARD, commit.clone()).await.expect("the first commit");
     assert_eq!(store.checkpoint(SHARD).await, Ok(Checkpoint { owner_epoch: 1, offset: 7 }));
     assert_eq!(store.commit(SHARD, commit).await, Err(StoreError::Fenced(0)), "the same commit twice");
-    assert_eq!(store.acquire(SHARD).await.expect("acquire").0, Checkpoint { owner_epoch: 2, offset: 7 });
+    assert_eq!(store.acquire(SHARD).await.expect("acquire").checkpoint, Checkpoint { owner_epoch: 2, offset: 7 });
     assert_eq!(store.checkpoint(ShardId(1)).await, Ok(Checkpoint::default()), "another shard");
 }
 
@@ -171,7 +172,7 @@ pub async fn a_known_key_refuses_the_whole_commit(store: &dyn Store) {
     let again = Arc::new(Message::new(first.record.clone(), Position::new(1, 5)));
     writer.message(&message(3, 4, 2), &[(3, 1), (4, 1)]);
     writer.message(&again, &[(2, 2)]);
-    assert_eq!(writer.commit().await, Err(StoreError::Fenced(0)));
+    assert_eq!(writer.commit().await, Err(StoreError::Conflict(0)));
     assert_eq!(head(store, 3).await, Head::default());
     assert_eq!(head(store, 2).await, Head { head: 1, floor: 0 });
     assert_eq!(
@@ -223,7 +224,8 @@ pub async fn reads_are_dense_and_limited(store: &dyn Store) {
     assert_eq!(read(20, MANY, PLENTY).await.events, []);
     assert_eq!(read(21, MANY, PLENTY).await.events, [], "ahead of the head");
     assert_eq!(read(u64::MAX, MANY, PLENTY).await.events, []);
-    assert_eq!(store.read(user(9), 0, MANY, PLENTY).await.expect("read"), super::Slice::default(), "an unknown mailbox is empty");
+    let unknown = store.read(user(9), 0, MANY, PLENTY).await.expect("read");
+    assert_eq!((unknown.events, unknown.head), (vec![], Head::default()), "an unknown mailbox is empty");
 }
 
 /// Keys and heads come in the order they were asked for, missing ones too.
@@ -246,7 +248,7 @@ pub async fn keys_and_heads_answer_in_order(store: &dyn Store) {
 
 /// High-waters are written with a batch and come back with the shard.
 pub async fn high_waters_come_back(store: &dyn Store) {
-    let (checkpoint, _) = store.acquire(SHARD).await.expect("acquire");
+    let checkpoint = store.acquire(SHARD).await.expect("acquire").checkpoint;
     let link = |next_offset| Link { next_offset, digest: next_offset * 7 };
     let of = |partition, next| HighWater { source: Source { partition, epoch: 1 }, link: link(next) };
     let commit = Commit { expect: checkpoint, next_offset: 1, high_waters: vec![of(3, 5), of(400, 6)], ..Commit::default() };
@@ -254,10 +256,10 @@ pub async fn high_waters_come_back(store: &dyn Store) {
     let expect = Checkpoint { offset: 1, ..checkpoint };
     let commit = Commit { expect, next_offset: 2, high_waters: vec![of(3, 9)], ..Commit::default() };
     store.commit(SHARD, commit).await.expect("commit");
-    let (_, mut high_waters) = store.acquire(SHARD).await.expect("acquire");
+    let mut high_waters = store.acquire(SHARD).await.expect("acquire").high_waters;
     high_waters.sort_by_key(|one| one.source.partition);
     assert_eq!(high_waters, [of(3, 9), of(400, 6)]);
-    assert_eq!(store.acquire(ShardId(1)).await.expect("acquire").1, []);
+    assert_eq!(store.acquire(ShardId(1)).await.expect("acquire").high_waters, []);
 }
 
 /// A refusal is an event of one mailbox with a key of its own; it is in no history.
@@ -319,7 +321,6 @@ pub async fn conversations_page_by_activity(store: &dyn Store) {
     let page = async |owner, before, limit| store.conversations(user(owner), before, limit).await.expect("conversations");
     let first = page(1, Position::MAX, 2).await;
     assert_eq!(first.messages, [Arc::clone(&messages[4]), Arc::clone(&messages[3])]);
-    assert_eq!(first.before, Some(messages[3].position));
     let rest = page(1, first.before.expect("more"), 2).await;
     assert_eq!((rest.messages, rest.before), (vec![Arc::clone(&messages[2]), Arc::clone(&messages[1])], None));
     assert_eq!(page(2, Position::MAX, 9).await.messages, [Arc::clone(&messages[4])]);
@@ -334,37 +335,47 @@ fn phone() -> DeviceName {
 pub async fn cursors_only_grow(store: &dyn Store) {
     filled(store, 9).await;
     let tablet: DeviceName = "tablet".parse().expect("a device name");
-    let cursor = |owner, device: &DeviceName, seq| Cursor { owner: user(owner), device: device.clone(), seq };
+    let epoch = store.read(user(1), 0, 1, 1).await.expect("read").epoch;
+    let cursor = |owner, device: &DeviceName, seq| Cursor { owner: user(owner), device: device.clone(), epoch, seq };
     store.save_cursors(&[cursor(1, &phone(), 5), cursor(1, &tablet, 2), cursor(2, &phone(), 7)]).await.expect("save");
     store.save_cursors(&[cursor(1, &phone(), 3), cursor(1, &tablet, 4), cursor(1, &tablet, 3)]).await.expect("save");
     store.save_cursors(&[]).await.expect("save nothing");
-    assert_eq!(store.cursor(user(1), &phone(), None).await, Ok(5));
+    let foreign = Cursor { epoch: epoch + 1, ..cursor(1, &phone(), 9) };
+    store.save_cursors(&[foreign]).await.expect("a cursor of another stream epoch changes nothing");
+    let at = |seq| Ok(Place { epoch, seq });
+    assert_eq!(store.cursor(user(1), &phone(), None).await, at(5));
     let watch: DeviceName = "watch".parse().expect("a device");
-    assert_eq!(store.cursor(user(1), &watch, Some(2)).await, Ok(2), "born where it says it is");
-    assert_eq!(store.cursor(user(1), &watch, Some(1)).await, Ok(2), "once");
-    assert_eq!(store.cursor(user(1), &watch, None).await, Ok(2));
-    assert_eq!(store.cursor(user(1), &tablet, None).await, Ok(4));
-    assert_eq!(store.cursor(user(2), &phone(), None).await, Ok(7));
+    assert_eq!(store.cursor(user(1), &watch, Some(2)).await, at(2), "born where it says it is");
+    assert_eq!(store.cursor(user(1), &watch, Some(1)).await, at(2), "once");
+    assert_eq!(store.cursor(user(1), &watch, None).await, at(2));
+    assert_eq!(store.cursor(user(1), &tablet, None).await, at(4));
+    assert_eq!(store.cursor(user(2), &phone(), None).await, at(7));
 }
 
 /// A device never seen is born at the head, and stays there when the head moves on.
 pub async fn devices_are_born_at_the_head(store: &dyn Store) {
-    assert_eq!(store.cursor(user(2), &phone(), None).await, Ok(0));
+    let epoch = store.known_epoch(user(2));
+    let at = |seq| Ok(Place { epoch, seq });
+    assert_eq!(store.cursor(user(2), &phone(), None).await, at(0));
     filled(store, 4).await;
-    assert_eq!(store.cursor(user(1), &phone(), None).await, Ok(4));
+    assert_eq!(store.cursor(user(1), &phone(), None).await, at(4));
     let mut writer = Writer::acquire(store).await;
     writer.message(&message(1, 2, 5), &[(1, 5), (2, 5)]);
     writer.commit().await.expect("commit");
-    assert_eq!(store.cursor(user(1), &phone(), None).await, Ok(4));
-    assert_eq!(store.cursor(user(2), &phone(), None).await, Ok(0));
+    assert_eq!(store.cursor(user(1), &phone(), None).await, at(4));
+    assert_eq!(store.cursor(user(2), &phone(), None).await, at(0));
 }
 
 /// The stream epoch is at least 1 and does not change by itself.
 pub async fn the_stream_epoch_stands(store: &dyn Store) {
-    let epoch = store.stream_epoch().await.expect("epoch");
+    let epoch = store.read(user(1), 0, 1, 1).await.expect("read").epoch;
     assert!(epoch >= 1);
     filled(store, 1).await;
-    assert_eq!(store.stream_epoch().await, Ok(epoch));
+    assert_eq!(store.read(user(1), 0, 1, 1).await.expect("read").epoch, epoch);
+    assert_eq!(store.known_epoch(user(1)), epoch);
+    assert_eq!(store.acquire(SHARD).await.expect("acquire").stream_epoch, epoch);
+    let newest = store.newest(&[user(1), user(9)]).await;
+    assert_eq!(newest, Ok(vec![Some(Place { epoch, seq: 1 }), Some(Place { epoch, seq: 0 })]));
 }
 
 /// Retention lifts floors over what is too old; what stays is dense, and everything reads alike.

@@ -11,11 +11,14 @@ use protocol::record::{Event, EventBody, Link, Message, Source};
 use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
 use router::expand::ShardId;
 
-use super::{Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Page, Retained, Slice, Store, StoreError};
+use super::{
+    Acquired, Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Page, Place, Retained, Slice, Store, StoreError,
+};
 
 #[derive(Debug, Default)]
 struct Shard {
     checkpoint: Checkpoint,
+    fingerprint: u64,
     high_waters: BTreeMap<Source, Link>,
 }
 
@@ -96,7 +99,7 @@ impl State {
         }
         let mut new = BTreeSet::new();
         if commit.keys.iter().any(|(key, _)| self.keys.contains_key(key) || !new.insert(*key)) {
-            return Err(fenced);
+            return Err(StoreError::Conflict(shard.0));
         }
         let mut heads = BTreeMap::new();
         for row in &commit.rows {
@@ -116,6 +119,7 @@ impl State {
     fn apply(&mut self, shard: ShardId, commit: Commit) {
         let state = self.shards.entry(shard).or_default();
         state.checkpoint.offset = commit.next_offset;
+        state.fingerprint = commit.fingerprint;
         state.high_waters.extend(commit.high_waters.iter().map(|one| (one.source, one.link)));
         for row in commit.rows {
             self.mailboxes.entry(row.owner).or_default().put(row.event);
@@ -186,12 +190,13 @@ fn newest<'a>(messages: impl Iterator<Item = &'a Arc<Message>>, limit: u32) -> P
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn acquire(&self, shard: ShardId) -> Result<(Checkpoint, Vec<HighWater>), StoreError> {
+    async fn acquire(&self, shard: ShardId) -> Result<Acquired, StoreError> {
         let mut state = self.state.lock();
+        let stream_epoch = state.stream_epoch;
         let shard = state.shards.entry(shard).or_default();
         shard.checkpoint.owner_epoch += 1;
-        let high_waters = shard.high_waters.iter().map(|(source, link)| HighWater { source: *source, link: *link });
-        Ok((shard.checkpoint, high_waters.collect()))
+        let high_waters = shard.high_waters.iter().map(|(source, link)| HighWater { source: *source, link: *link }).collect();
+        Ok(Acquired { checkpoint: shard.checkpoint, fingerprint: shard.fingerprint, stream_epoch, high_waters })
     }
 
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
@@ -219,8 +224,9 @@ impl Store for MemoryStore {
 
     async fn read(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError> {
         let state = self.state.lock();
-        let Some(mailbox) = state.mailboxes.get(&owner) else { return Ok(Slice::default()) };
-        Ok(Slice { events: mailbox.read(after, max_events, max_bytes), head: mailbox.head })
+        let epoch = state.stream_epoch;
+        let Some(mailbox) = state.mailboxes.get(&owner) else { return Ok(Slice { epoch, ..Slice::default() }) };
+        Ok(Slice { epoch, events: mailbox.read(after, max_events, max_bytes), head: mailbox.head })
     }
 
     async fn history(
@@ -246,23 +252,34 @@ impl Store for MemoryStore {
         Ok(newest(last.filter(|message| message.position < before).copied(), limit))
     }
 
-    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError> {
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Place, StoreError> {
         let mut state = self.state.lock();
+        let epoch = state.stream_epoch;
         let born_at = says.unwrap_or(state.head(owner).head);
-        Ok(*state.cursors.entry((owner, device.clone())).or_insert(born_at))
+        let seq = *state.cursors.entry((owner, device.clone())).or_insert(born_at);
+        Ok(Place { epoch, seq })
     }
 
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         for cursor in cursors {
+            if cursor.epoch != state.stream_epoch && !planted(Bug::CursorWithoutEpoch) {
+                continue;
+            }
             let seq = state.cursors.entry((cursor.owner, cursor.device.clone())).or_insert(cursor.seq);
             *seq = cursor.seq.max(*seq);
         }
         Ok(())
     }
 
-    async fn stream_epoch(&self) -> Result<u64, StoreError> {
-        Ok(self.state.lock().stream_epoch)
+    async fn newest(&self, owners: &[UserId]) -> Result<Vec<Option<Place>>, StoreError> {
+        let state = self.state.lock();
+        let epoch = state.stream_epoch;
+        Ok(owners.iter().map(|owner| Some(Place { epoch, seq: state.head(*owner).head })).collect())
+    }
+
+    fn known_epoch(&self, _owner: UserId) -> u64 {
+        self.state.lock().stream_epoch
     }
 
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError> {

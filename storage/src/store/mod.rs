@@ -19,6 +19,9 @@ pub enum StoreError {
     /// Another owner has the shard, or this one's view of its checkpoint is old. Drop everything in memory and stop.
     #[error("fenced: the checkpoint of shard {0} is not the expected one")]
     Fenced(u16),
+    /// A key of the commit exists already: nothing was done. Ask for the keys, leave out what is known, and go again.
+    #[error("a key of the commit in shard {0} is known already")]
+    Conflict(u16),
     /// Nothing was done; later it may work.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
@@ -37,6 +40,20 @@ pub struct Checkpoint {
     pub owner_epoch: u64,
     /// The next offset of the shard's mailbox log to be worked in.
     pub offset: u64,
+}
+
+/// A shard that was taken: where to go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acquired {
+    /// The checkpoint, with the owner epoch of the taker.
+    pub checkpoint: Checkpoint,
+    /// Fingerprint of the log record before [`Checkpoint::offset`], so that a log that was cut and refilled is noticed. 0 at the beginning, and
+    /// from a store that stands behind no log.
+    pub fingerprint: u64,
+    /// Incarnation of the shard's mailboxes; a person raises it when they were restored to another numbering.
+    pub stream_epoch: u64,
+    /// The high-waters written last.
+    pub high_waters: Vec<HighWater>,
 }
 
 /// Newest and oldest of a mailbox.
@@ -95,9 +112,11 @@ pub struct Commit {
     pub expect: Checkpoint,
     /// And set: this offset, same owner.
     pub next_offset: u64,
+    /// Fingerprint of the log record before `next_offset`.
+    pub fingerprint: u64,
     /// New events, ascending seq for each owner. A message that several owners get is shared by its `Arc`, and stored once.
     pub rows: Vec<Row>,
-    /// New keys. A key that exists already fails the whole commit with [`StoreError::Fenced`]: somebody else wrote.
+    /// New keys. One that exists already fails the whole commit with [`StoreError::Conflict`].
     pub keys: Vec<(KeyOf, KeyRow)>,
     /// New high-waters, if they are to be written with this batch.
     pub high_waters: Vec<HighWater>,
@@ -106,6 +125,8 @@ pub struct Commit {
 /// Part of a mailbox, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
+    /// Incarnation of the mailbox that the seqs belong to.
+    pub epoch: u64,
     /// Events after the asked-for seq, dense.
     pub events: Vec<Event>,
     /// The mailbox at the time of reading.
@@ -128,7 +149,18 @@ pub struct Cursor {
     pub owner: UserId,
     /// Which device.
     pub device: DeviceName,
+    /// Incarnation of the mailbox that the seq belongs to.
+    pub epoch: u64,
     /// Everything up to here is acknowledged.
+    pub seq: Seq,
+}
+
+/// A place in one incarnation of a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The incarnation.
+    pub epoch: u64,
+    /// The seq.
     pub seq: Seq,
 }
 
@@ -166,9 +198,8 @@ impl Page {
 /// Where mailboxes are kept. Reads see a commit at once when it has returned; every read is one snapshot.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Takes a shard: raises its owner epoch, so that every commit of the owner before is fenced, and says where to go on and the
-    /// high-waters written last.
-    async fn acquire(&self, shard: ShardId) -> Result<(Checkpoint, Vec<HighWater>), StoreError>;
+    /// Takes a shard: raises its owner epoch, so that every commit of the owner before is fenced, and says where to go on.
+    async fn acquire(&self, shard: ShardId) -> Result<Acquired, StoreError>;
 
     /// The checkpoint as it is: to learn what became of a commit with an unknown outcome.
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError>;
@@ -194,17 +225,23 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Page, StoreError>;
 
-    /// The last message of each of a user's conversations, most recently active first, before a position.
+    /// The last message of each of a user's conversations, most recently active first. `before` is what the page before said, and means
+    /// nothing else: positions of different conversations do not compare.
     async fn conversations(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError>;
 
-    /// A device's cursor. A device never seen is born now, durably, before this returns: at the seq it says it has, else at the present head.
-    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError>;
+    /// A device's cursor in the present stream epoch. A device never seen (in it) is born now, durably, before this returns: at the seq it says
+    /// it has, else at the present head.
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Place, StoreError>;
 
-    /// Raises cursors; a lower one changes nothing. May be lost by a crash: then events come again, and the client drops them by seq.
+    /// Raises cursors; a lower one, or one of another stream epoch, changes nothing. May be lost by a crash: then events come again, and the
+    /// client drops them by seq. An error may mean that some are saved and others not: save them all again.
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError>;
 
-    /// The stream epoch that cursors belong to.
-    async fn stream_epoch(&self) -> Result<u64, StoreError>;
+    /// The newest place of each mailbox, in order; none: the part of the store that has it does not answer now.
+    async fn newest(&self, owners: &[UserId]) -> Result<Vec<Option<Place>>, StoreError>;
+
+    /// The stream epoch of a mailbox as this process knows it, without asking: what a client is told before its shard has answered.
+    fn known_epoch(&self, owner: UserId) -> u64;
 
     /// Removes what is too old.
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError>;

@@ -13,7 +13,7 @@ use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
 use router::expand::ShardId;
 use tokio::sync::Semaphore;
 
-use super::{Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Page, Retained, Slice, Store, StoreError};
+use super::{Acquired, Checkpoint, Commit, Cursor, Cutoff, Head, KeyOf, KeyRow, Page, Place, Retained, Slice, Store, StoreError};
 use crate::StorageError;
 
 mod devices;
@@ -202,8 +202,9 @@ impl Mailboxes {
 
 #[async_trait]
 impl Store for EmbeddedStore {
-    async fn acquire(&self, shard: ShardId) -> Result<(Checkpoint, Vec<HighWater>), StoreError> {
-        self.blocking(move |mailboxes| mailboxes.acquire_now(shard)).await
+    async fn acquire(&self, shard: ShardId) -> Result<Acquired, StoreError> {
+        let (checkpoint, high_waters) = self.blocking(move |mailboxes| mailboxes.acquire_now(shard)).await?;
+        Ok(Acquired { checkpoint, fingerprint: 0, stream_epoch: self.instance.stream_epoch, high_waters })
     }
 
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
@@ -229,9 +230,10 @@ impl Store for EmbeddedStore {
         // (a commit is just becoming visible), one snapshot decides.
         let head = self.mailboxes.head_now(owner)?;
         if head.head == after {
-            return Ok(Slice { events: Vec::new(), head });
+            return Ok(Slice { epoch: self.instance.stream_epoch, events: Vec::new(), head });
         }
-        self.blocking(move |mailboxes| mailboxes.read_now(owner, after, max_events, max_bytes)).await
+        let slice = self.blocking(move |mailboxes| mailboxes.read_now(owner, after, max_events, max_bytes)).await?;
+        Ok(Slice { epoch: self.instance.stream_epoch, ..slice })
     }
 
     async fn history(
@@ -248,20 +250,32 @@ impl Store for EmbeddedStore {
         self.blocking(move |mailboxes| mailboxes.conversations_now(owner, before, limit)).await
     }
 
-    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Seq, StoreError> {
+    async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Place, StoreError> {
         let born_at = match says {
             Some(seq) => seq,
             None => self.mailboxes.head_now(owner)?.head,
         };
-        self.devices.cursor(owner, device, born_at).await
+        let seq = self.devices.cursor(owner, device, born_at).await?;
+        Ok(Place { epoch: self.instance.stream_epoch, seq })
     }
 
     async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
-        self.devices.save(cursors).await
+        // the epoch of this store never changes: a cursor of another one is no cursor of this store
+        if cursors.iter().all(|cursor| cursor.epoch == self.instance.stream_epoch) {
+            return self.devices.save(cursors).await;
+        }
+        let ours: Vec<_> = cursors.iter().filter(|cursor| cursor.epoch == self.instance.stream_epoch).cloned().collect();
+        self.devices.save(&ours).await
     }
 
-    async fn stream_epoch(&self) -> Result<u64, StoreError> {
-        Ok(self.instance.stream_epoch)
+    async fn newest(&self, owners: &[UserId]) -> Result<Vec<Option<Place>>, StoreError> {
+        let (owners, epoch) = (owners.to_vec(), self.instance.stream_epoch);
+        let place = move |mailboxes: &Mailboxes, owner| Ok(Some(Place { epoch, seq: mailboxes.head_now(owner)?.head }));
+        self.blocking(move |mailboxes| owners.into_iter().map(|owner| place(mailboxes, owner)).collect()).await
+    }
+
+    fn known_epoch(&self, _owner: UserId) -> u64 {
+        self.instance.stream_epoch
     }
 
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError> {

@@ -71,7 +71,7 @@ impl Mailboxes {
     pub(super) fn read_now(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError> {
         let snapshot = self.engine.database.snapshot();
         let head = self.head_in(&snapshot, owner)?;
-        let mut slice = Slice { events: Vec::new(), head };
+        let mut slice = Slice { epoch: 0, events: Vec::new(), head };
         if after >= head.head || after < head.floor || max_events == 0 {
             return Ok(slice);
         }

@@ -185,7 +185,7 @@ impl Mailboxes {
             }
             let twice = entries.iter().enumerate().any(|(at, (owner, _))| entries[..at].iter().any(|(other, _)| other == owner));
             if twice {
-                return Err(StoreError::Fenced(shard.0));
+                return Err(StoreError::Conflict(shard.0));
             }
             batch.insert(&self.engine.keys, bytes, layout::keys_value(&entries));
         }
