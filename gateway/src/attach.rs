@@ -49,6 +49,13 @@ pub struct Attached {
     pub start: Start,
 }
 
+impl Attached {
+    /// Whether the cursor is beyond the mailbox's head.
+    pub const fn is_ahead(&self) -> bool {
+        matches!(self.start, Start::Resync(_, ResyncReason::Ahead))
+    }
+}
+
 /// Registers, then reads.
 ///
 /// # Errors

@@ -17,42 +17,56 @@ use crate::outbox::Outbox;
 const EVERY: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Sends canaries for ever.
+/// Sends canaries for ever: each through a mailbox of its own, so that a part of the store that is away does not hide that the rest works.
 pub async fn run(node: &Arc<Gateway>) {
+    futures_util::future::join_all((0..node.config.canaries).map(|number| one(node, UserId::canary(number)))).await;
+}
+
+/// What this node is called as a device.
+fn device(node: &Gateway) -> DeviceName {
+    format!("canary-{}", node.config.name).parse().unwrap_or_default()
+}
+
+async fn one(node: &Arc<Gateway>, user: UserId) {
     let outbox = Outbox::new();
-    let (user, device) = (UserId::SERVER, DeviceName::default());
-    let request = Attach { user, device: device.clone(), epoch: None, cursor: Some(0), max_events: 1, max_bytes: 1 };
-    if node.sessions.enter(user, &device, &outbox, 1).is_err() {
+    let request = Attach { user, device: device(node), epoch: None, cursor: Some(0), max_events: 1, max_bytes: 1 };
+    if node.sessions.enter(user, &request.device, &outbox, 1).is_err() {
         return;
     }
     while let Err(why) = attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
-        tracing::warn!(%why, "the canary waits for the store");
+        tracing::warn!(%why, "a canary waits for the store");
         tokio::time::sleep(EVERY).await;
     }
     outbox.listen(true);
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut lost_since = None;
     loop {
         every.tick().await;
         let id = fresh_id();
         let since = std::time::Instant::now();
-        node.ports.submit.submit(canary(id), Report::new(Arc::clone(&outbox) as _, 0));
+        node.ports.submit.submit(canary(user, id), Report::new(Arc::clone(&outbox) as _, 0));
         match tokio::time::timeout(WAIT, arrival(&outbox, id)).await {
             Ok(()) => {
                 node.health.canary_came();
                 metrics::histogram!("switchboard_canary_seconds").record(since.elapsed().as_secs_f64());
+                if let Some(lost_since) = lost_since.take() {
+                    tracing::info!(canary = user.get(), after = ?std::time::Instant::elapsed(&lost_since), "the canary comes back again");
+                }
             }
             Err(_) => {
-                tracing::error!("the canary did not come back: messages are not delivered");
                 metrics::counter!("switchboard_canaries_lost_total").increment(1);
+                if lost_since.is_none() {
+                    tracing::error!(canary = user.get(), "the canary did not come back: messages of its shard are not delivered");
+                    lost_since = Some(since);
+                }
             }
         }
     }
 }
 
-fn canary(id: MessageId) -> Record {
-    let conversation = ConversationId::direct(UserId::SERVER, UserId::SERVER);
-    let identity = Identity { sender: UserId::SERVER, conversation, id };
+fn canary(user: UserId, id: MessageId) -> Record {
+    let identity = Identity { sender: user, conversation: ConversationId::direct(user, user), id };
     Record { identity, content: Content::Text("canary".into()), reply_to: None, at_ms: now_ms() }
 }
 

@@ -40,6 +40,15 @@ pub struct Config {
     pub handshakes_per_s: u32,
     /// Origins that browsers may come from, exactly as they send them. In development mode the page's own origin too.
     pub origins: Vec<String>,
+    /// What this node is called, for people and for its canaries' devices; unique in a cluster.
+    #[serde(skip)]
+    pub name: String,
+    /// Canaries: each goes through a mailbox of its own.
+    #[serde(skip)]
+    pub canaries: u16,
+    /// Whether clients are served: false in a process that only routes or stores.
+    #[serde(skip)]
+    pub sockets: bool,
     /// Development mode: tokens for the asking, on a loopback address only.
     #[serde(skip)]
     pub dev: bool,
@@ -60,6 +69,9 @@ impl Default for Config {
             sockets_per_user: 32,
             handshakes_per_s: 20_000,
             origins: Vec::new(),
+            name: String::new(),
+            canaries: 1,
+            sockets: true,
             dev: false,
         }
     }

@@ -58,7 +58,7 @@ pub(crate) async fn route(
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let refused = match common(&request) {
         Err(refusal) => Err(refusal),
-        Ok(()) if request.uri().path() == "/ws" => upgrade(request, peer, node),
+        Ok(()) if request.uri().path() == "/ws" && node.config.sockets => upgrade(request, peer, node),
         #[cfg(feature = "echo")]
         Ok(()) if request.uri().path() == "/echo" => echo(request),
         Ok(()) => return routes.oneshot(request.map(Body::new)).await.map(last_of_its_connection),

@@ -1,5 +1,6 @@
 //! One gateway: its settings, the ports it stands on, and the sessions it holds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use router::registry::{NodeId, Registry};
 use router::submit::Submit;
+use storage::lag::Lag;
 use storage::store::Store;
 use tokio::sync::Notify;
 
@@ -27,6 +29,8 @@ pub struct Ports {
     pub registry: Arc<dyn Registry>,
     /// Mailboxes.
     pub store: Arc<dyn Store>,
+    /// Whether a mailbox is complete, where that can be in question: in a cluster.
+    pub lag: Option<Arc<Lag>>,
 }
 
 /// What the process knows of its own state: readiness tells it truthfully.
@@ -36,6 +40,10 @@ pub struct Health {
     canary: Mutex<Option<Instant>>,
     /// Whether the node is being drained.
     pub draining: AtomicBool,
+    /// What is wrong with the parts of this process that are no gateway, by name.
+    wrong: Mutex<BTreeMap<String, String>>,
+    /// Whether readiness stands on a canary: not in a process that serves no clients.
+    without_canary: AtomicBool,
 }
 
 impl Health {
@@ -47,15 +55,34 @@ impl Health {
         *self.canary.lock() = Some(Instant::now());
     }
 
+    /// This process serves no clients: it is ready when none of its parts has a reason against it.
+    pub fn stands_without_canary(&self) {
+        self.without_canary.store(true, Ordering::Relaxed);
+    }
+
+    /// A part of the process says why it does not do its work; none: it does.
+    pub fn part(&self, name: &str, why: Option<String>) {
+        let mut wrong = self.wrong.lock();
+        match why {
+            Some(why) => drop(wrong.insert(name.to_owned(), why)),
+            None => drop(wrong.remove(name)),
+        }
+    }
+
     /// Nothing, or why the node should get no new connections.
     pub fn not_ready(&self) -> Option<String> {
         if self.draining.load(Ordering::Relaxed) {
             return Some("draining".into());
         }
+        let parts = self.wrong.lock().iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ");
+        if self.without_canary.load(Ordering::Relaxed) {
+            return Some(parts).filter(|parts| !parts.is_empty());
+        }
+        let parts = if parts.is_empty() { parts } else { format!(" ({parts})") };
         match self.canary.lock().map(|at| at.elapsed()) {
-            None => Some("no message has gone the whole path yet".into()),
+            None => Some(format!("no message has gone the whole path yet{parts}")),
             Some(age) if age > Self::CANARY_AGE_MAX => {
-                Some(format!("the last message that went the whole path is {age:.1?} old"))
+                Some(format!("the last message that went the whole path is {age:.1?} old{parts}"))
             }
             Some(_) => None,
         }

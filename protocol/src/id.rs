@@ -43,6 +43,15 @@ impl UserId {
     /// The server itself: owner of the canary's mailbox. Never a client's.
     pub const SERVER: Self = Self(0);
 
+    /// Owner of one of the canaries' mailboxes, spread over the virtual shards. None is ever a client's.
+    pub const fn canary(number: u16) -> Self {
+        match number {
+            0 => Self::SERVER,
+            // beyond every client's number; the stride is a prime, so that they fall into different shards and databases
+            more => Self((1 << 63) + more as u64 * 104_729),
+        }
+    }
+
     /// A user by number, or nothing when it is 0 or over 2^63-1.
     pub const fn new(number: u64) -> Option<Self> {
         if number == 0 || number > i64::MAX as u64 { None } else { Some(Self(number)) }

@@ -63,6 +63,17 @@ mod switch {
         })
     }
 
+    /// A place at which a fault test may want this process to die: it does, at once and without any farewell, when a file of that name lies in
+    /// the folder `TEST_HALTS`. The file is taken away first, so that the next life passes.
+    pub fn halt(place: &str) {
+        static FOLDER: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
+        let folder = FOLDER.get_or_init(|| std::env::var_os("TEST_HALTS").map(Into::into));
+        if folder.as_ref().is_some_and(|folder| std::fs::remove_file(folder.join(place)).is_ok()) {
+            eprintln!("halted at {place}");
+            std::process::abort();
+        }
+    }
+
     /// Switches a bug on (or off) for this thread: a simulation runs on one.
     pub fn plant(bug: Option<Bug>) {
         HERE.set(bug);
@@ -75,7 +86,12 @@ mod switch {
 }
 
 #[cfg(feature = "plant")]
-pub use switch::{plant, planted};
+pub use switch::{halt, plant, planted};
+
+/// A place at which a fault test may want the process to die: never, in this build.
+#[cfg(not(feature = "plant"))]
+#[inline(always)]
+pub const fn halt(_place: &str) {}
 
 /// Whether this bug is on: never, in this build.
 #[cfg(not(feature = "plant"))]

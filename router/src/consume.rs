@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use protocol::plant::{Bug, planted};
+use protocol::plant::{Bug, halt, planted};
 use protocol::record::{Link, MailboxRecord, Record, Source, Undecodable};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -242,6 +242,7 @@ impl<'a> Router<'a> {
             }
             Done::Walked(shard, walk, result) => self.walked(shard, walk, result).await,
             Done::CheckpointDue => {
+                halt("router:checkpoint");
                 let (log, partition, checkpoint) = (self.log, self.source.partition, self.checkpoint());
                 self.waiting.push(Box::pin(async move {
                     let stored = log.append(Topic::RouterCheckpoints, partition, checkpoint.encode()).await;
@@ -269,6 +270,9 @@ impl<'a> Router<'a> {
             }
         };
         self.read_failures = 0;
+        if !entries.is_empty() {
+            halt("router:read");
+        }
         for entry in entries {
             if entry.offset != self.next {
                 // a gap: records were cut away under us
@@ -324,6 +328,7 @@ impl<'a> Router<'a> {
     /// Makes every append a lane has room for. Each is polled once here, in order: so they stand in order.
     async fn pump(&mut self, shard: ShardId) {
         while let Some((flight, payload)) = self.lane(shard).send() {
+            halt("router:appending");
             let mut append = append(self.log, shard, flight, payload);
             let first = poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx))).await;
             self.waiting.push(match first {
@@ -336,6 +341,7 @@ impl<'a> Router<'a> {
     async fn appended(&mut self, shard: ShardId, flight: Flight, result: Result<u64, LogError>) {
         match result {
             Ok(offset) => {
+                halt("router:appended");
                 for passed in self.lane(shard).reported(flight, offset) {
                     self.bytes = self.bytes.saturating_sub(passed.payload.len());
                     self.tracker.reported(passed.offset);

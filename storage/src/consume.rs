@@ -5,12 +5,13 @@
 //! so nothing ever waits in place. One task; fenced, it drops everything it has in memory and ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use protocol::UserId;
-use protocol::plant::{Bug, planted};
+use protocol::plant::{Bug, halt, planted};
 use protocol::record::{MailboxRecord, Source};
 use router::RouterError;
 use router::chain::{HighWaters, Judgement};
@@ -193,11 +194,13 @@ impl Owner<'_> {
                 ..Commit::default()
             };
             let (rows, places) = self.write(judged.arrivals, commit).await?;
+            halt("storage:committed");
             let places = match places {
                 Some(places) => places,
                 None => self.look_up(&rows).await,
             };
             self.push(rows, &places);
+            halt("storage:pushed");
             self.ask(&judged.holes);
         }
         match entries.get(readable) {
@@ -213,6 +216,7 @@ impl Owner<'_> {
             let asks = self.ask_until.is_some_and(|until| Instant::now() < until);
             let (plan, heads) = self.sequence(arrivals.clone(), asks).await?;
             let full = Commit { rows: plan.rows.clone(), keys: plan.keys, ..commit.clone() };
+            halt("storage:planned");
             let too_early = if planted(Bug::LookUpBeforeCommit) { Some(self.look_up(&plan.rows).await) } else { None };
             match self.commit(full).await {
                 Ok(()) => {
@@ -317,7 +321,15 @@ impl Owner<'_> {
         let done = Checkpoint { offset: commit.next_offset, ..self.checkpoint };
         let (mut failures, mut unknown) = (0, false);
         loop {
-            let what = match self.ports.store.commit(self.shard, commit.clone()).await {
+            let mut committing = self.ports.store.commit(self.shard, commit.clone());
+            // the request is on its way
+            let first = poll_fn(|cx| Poll::Ready(committing.as_mut().poll(cx))).await;
+            halt("storage:committing");
+            let committed = match first {
+                Poll::Ready(committed) => committed,
+                Poll::Pending => committing.await,
+            };
+            let what = match committed {
                 Ok(()) => "done",
                 Err(StoreError::Unknown) => {
                     unknown = true;

@@ -19,6 +19,7 @@ pub mod sequence;
 pub mod push;
 pub mod store;
 pub mod retention;
+pub mod lag;
 pub mod error;
 
 pub use error::StorageError;

@@ -196,6 +196,14 @@ impl Client {
 async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach) {
     let attached = loop {
         match attach::attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
+            // the mailbox is being replayed: it will come to where the client is
+            Ok(attached) if attached.is_ahead() && is_replaying(&node, request.user).await => {
+                metrics::dropped("attach_try", "replay");
+                if let Some(registration) = attached.registration {
+                    deregister(&node, request.user, &request.device, registration).await;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
             Ok(attached) => break attached,
             Err(why) => {
                 tracing::debug!(user = %request.user, %why, "attach waits for the store");
@@ -222,6 +230,17 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
     };
     if let Some(registration) = late {
         deregister(&node, request.user, &request.device, registration).await;
+    }
+}
+
+async fn is_replaying(node: &Gateway, user: UserId) -> bool {
+    let Some(lag) = &node.ports.lag else { return false };
+    match lag.caught_up(user).await {
+        Ok(caught_up) => !caught_up,
+        Err(why) => {
+            tracing::debug!(%user, %why, "whether the mailbox is complete cannot be told now");
+            true
+        }
     }
 }
 
