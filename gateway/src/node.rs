@@ -110,7 +110,7 @@ pub struct Gateway {
     /// Its counters.
     pub metrics: Metrics,
     /// Its health.
-    pub health: Health,
+    pub health: Arc<Health>,
     /// Notified when pushes may have been lost on their way from another node.
     pub links_broke: Arc<Notify>,
     /// Open sockets.
@@ -130,7 +130,7 @@ impl Gateway {
             wheel: Wheel::default(),
             tokens,
             metrics: Metrics::default(),
-            health: Health::default(),
+            health: Arc::default(),
             links_broke: Arc::default(),
             sockets: AtomicUsize::new(0),
         })

@@ -59,7 +59,7 @@ async fn chat(model: &Model, target: &Target) -> Vec<Entry> {
 fn start(target: &Target, user: u64, recorder: &Recorder) -> Actor {
     let habits = Habits { backoff: Duration::from_millis(2), backoff_max: Duration::from_millis(20), ..Habits::default() };
     let (target, client) = (target.with_token(&user.to_string()), ClientId::new(user, "phone"));
-    Actor::start(Plan { target, client, habits, seed: user }, recorder)
+    Actor::start(Plan { targets: vec![target], client, habits, seed: user }, recorder)
 }
 
 async fn verdict(plant: Plant, refuses: bool) -> (Verdict, Vec<Entry>) {

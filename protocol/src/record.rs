@@ -193,6 +193,35 @@ pub struct Event {
     pub body: EventBody,
 }
 
+/// A message whose owner had no device attached: for whoever wakes phones. Repeats are told by (owner, conversation, position). No body: what wakes a
+/// phone goes through other people's servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification {
+    /// Who is to be woken.
+    pub owner: UserId,
+    /// The message.
+    pub identity: Identity,
+    /// Its place in the conversation.
+    pub position: Position,
+    /// When the gateway took it, milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl Notification {
+    /// The stored form.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_notification(self)
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`Undecodable`] when the bytes are no notification this build knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
+        wire::decode_notification(bytes)
+    }
+}
+
 /// What an expanded record says to one virtual shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

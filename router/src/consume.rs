@@ -24,7 +24,7 @@ use crate::RouterError;
 use crate::chain::{Chain, RULES, link};
 use crate::checkpoint::{Checkpoint, Links, Tracker, fingerprint};
 use crate::expand::{ShardId, Shards, expand};
-use crate::log::{Entry, Log, LogError, Topic};
+use crate::log::{Entry, Following, Log, LogError, Topic};
 pub use lane::pause;
 use lane::{Flight, Lane, PAUSE_MAX, Sending, Walk};
 
@@ -92,6 +92,7 @@ pub async fn run(log: &dyn Log, source: Source, shards: Shards, mut rewinds: mps
         Ok(router) => router,
         Err(why) => return why,
     };
+    let _following = Following::new(log, Topic::Messages, source.partition, router.next);
     let mut open = true;
     loop {
         router.read_on();

@@ -18,7 +18,7 @@ use router::chain::{HighWaters, Judgement};
 use router::checkpoint::{Newest, fingerprint};
 use router::consume::{Rewind, pause};
 use router::expand::ShardId;
-use router::log::{Entry, Log, LogError, Topic};
+use router::log::{Entry, Following, Log, LogError, Topic};
 use router::registry::{NodeId, Nodes, Registry};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -100,6 +100,7 @@ async fn own(shard: ShardId, ports: &Ports) -> Result<std::convert::Infallible, 
         "takes a shard"
     );
     same_log(shard, &*ports.log, &taken).await?;
+    let _following = Following::new(&*ports.log, Topic::Mailbox, shard.0, taken.checkpoint.offset);
     let mut owner = Owner {
         shard,
         ports,

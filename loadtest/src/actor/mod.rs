@@ -58,8 +58,8 @@ impl Default for Habits {
 /// What one actor is.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where it connects, with its token.
-    pub target: Target,
+    /// Where it connects, with its token: one of these, chosen by the seed, and the next whenever a connection has ended. At least one.
+    pub targets: Vec<Target>,
     /// Who it is.
     pub client: ClientId,
     /// How it behaves.
@@ -132,7 +132,8 @@ impl Actor {
         let device = Device {
             shared: Arc::clone(&shared),
             rng: StdRng::seed_from_u64(plan.seed),
-            target: plan.target,
+            at: usize::try_from(plan.seed).unwrap_or_default() % plan.targets.len().max(1),
+            targets: plan.targets,
             habits: plan.habits,
             cursor: 0,
             epoch: None,
@@ -213,7 +214,9 @@ impl Actor {
 struct Device {
     shared: Arc<Shared>,
     rng: StdRng,
-    target: Target,
+    targets: Vec<Target>,
+    /// Which of them is next.
+    at: usize,
     habits: Habits,
     cursor: u64,
     epoch: Option<String>,
@@ -225,6 +228,7 @@ impl Device {
         while !*self.shared.stop.borrow() {
             let attaches = self.shared.status.borrow().attaches;
             let end = self.session().await;
+            self.at = (self.at + 1) % self.targets.len();
             let in_flight = self.disconnected();
             let attached = self.shared.status.borrow().attaches > attaches;
             failures = if attached { 0 } else { failures + 1 };

@@ -63,7 +63,7 @@ impl Device {
     }
 
     async fn attach(&mut self) -> Result<Connection, ClientError> {
-        let mut client = Client::connect(&self.target).await?;
+        let mut client = Client::connect(&self.targets[self.at]).await?;
         let welcome = client.hello(self.hello()).await?;
         let connection = Connection {
             client,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{BodyHash, Content, Identity, Link, MailboxRecord, Record, Refusal, ReplyTo, Source, Verdict};
+use super::{BodyHash, Content, Identity, Link, MailboxRecord, Notification, Record, Refusal, ReplyTo, Source, Verdict};
 use crate::error_code::ErrorCode;
 use crate::id::{ConversationId, MessageId, Position, UserId};
 
@@ -240,6 +240,38 @@ pub(super) fn decode_mailbox_record(bytes: &[u8]) -> Result<MailboxRecord, Undec
         link: Link { next_offset: wire.next_offset, digest: wire.digest },
         previous: Link { next_offset: wire.previous_next_offset, digest: wire.previous_digest },
         verdict,
+    })
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireNotification {
+    #[prost(uint64, tag = "1")]
+    owner: u64,
+    #[prost(message, optional, tag = "2")]
+    identity: Option<WireIdentity>,
+    #[prost(uint64, tag = "3")]
+    position: u64,
+    #[prost(uint64, tag = "4")]
+    at_ms: u64,
+}
+
+pub(super) fn encode_notification(notification: &Notification) -> Bytes {
+    let wire = WireNotification {
+        owner: notification.owner.get(),
+        identity: Some(to_identity(&notification.identity)),
+        position: notification.position.get(),
+        at_ms: notification.at_ms,
+    };
+    wire.encode_to_vec().into()
+}
+
+pub(super) fn decode_notification(bytes: &[u8]) -> Result<Notification, Undecodable> {
+    let wire = WireNotification::decode(bytes)?;
+    Ok(Notification {
+        owner: UserId::from_stored(wire.owner),
+        identity: from_identity(wire.identity)?,
+        position: Position::from_stored(wire.position),
+        at_ms: wire.at_ms,
     })
 }
 

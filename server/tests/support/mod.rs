@@ -150,7 +150,7 @@ impl Server {
 pub(crate) fn actor(target: &Target, account: &Account, device: &str, recorder: &Recorder) -> Actor {
     let client = ClientId::new(account.user, device);
     let seed = account.user * 1000 + device.bytes().map(u64::from).sum::<u64>();
-    let plan = Plan { target: target.with_token(&account.token), client, habits: Habits::default(), seed };
+    let plan = Plan { targets: vec![target.with_token(&account.token)], client, habits: Habits::default(), seed };
     Actor::start(plan, recorder)
 }
 

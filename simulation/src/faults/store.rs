@@ -135,6 +135,14 @@ impl Store for FaultyStore {
         if fate == Fate::Unknown { Err(StoreError::Unknown) } else { result }
     }
 
+    async fn followed(&self, shard: ShardId) -> Result<u64, StoreError> {
+        self.reading("before reading the follower's offset", self.inner.followed(shard)).await
+    }
+
+    async fn save_followed(&self, shard: ShardId, offset: u64) -> Result<(), StoreError> {
+        self.reading("before writing the follower's offset", self.inner.save_followed(shard, offset)).await
+    }
+
     async fn keys(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError> {
         self.reading("before reading keys", self.inner.keys(shard, keys)).await
     }

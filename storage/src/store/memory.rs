@@ -19,6 +19,7 @@ use super::{
 struct Shard {
     checkpoint: Checkpoint,
     fingerprint: u64,
+    followed: u64,
     high_waters: BTreeMap<Source, Link>,
 }
 
@@ -209,6 +210,15 @@ impl Store for MemoryStore {
             state.check(shard, &commit)?;
         }
         state.apply(shard, commit);
+        Ok(())
+    }
+
+    async fn followed(&self, shard: ShardId) -> Result<u64, StoreError> {
+        Ok(self.state.lock().shards.get(&shard).map_or(0, |shard| shard.followed))
+    }
+
+    async fn save_followed(&self, shard: ShardId, offset: u64) -> Result<(), StoreError> {
+        self.state.lock().shards.entry(shard).or_default().followed = offset;
         Ok(())
     }
 

@@ -207,6 +207,12 @@ pub trait Store: Send + Sync + 'static {
     /// Writes one batch atomically and durably, the compare-and-set first.
     async fn commit(&self, shard: ShardId, commit: Commit) -> Result<(), StoreError>;
 
+    /// How far the shard's follower has come in its log; 0 at the beginning.
+    async fn followed(&self, shard: ShardId) -> Result<u64, StoreError>;
+
+    /// Remembers how far the follower has come. Any follower may write it: an older one only makes the next repeat.
+    async fn save_followed(&self, shard: ShardId, offset: u64) -> Result<(), StoreError>;
+
     /// The row of each key, in order.
     async fn keys(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError>;
 

@@ -215,6 +215,15 @@ impl Store for EmbeddedStore {
         self.blocking(move |mailboxes| mailboxes.commit_now(shard, &commit, Known::Nothing)).await
     }
 
+    // nothing follows an embedded store: it stands behind no log
+    async fn followed(&self, shard: ShardId) -> Result<u64, StoreError> {
+        Ok(self.checkpoint(shard).await?.offset)
+    }
+
+    async fn save_followed(&self, _shard: ShardId, _offset: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn keys(&self, _shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError> {
         let keys = keys.to_vec();
         self.blocking(move |mailboxes| mailboxes.keys_now(&keys)).await
