@@ -28,9 +28,15 @@ pub struct MemoryLog {
 }
 
 impl MemoryLog {
-    /// An empty log with so many partitions of messages (and of router checkpoints) and so many of mailboxes.
+    /// An empty log with so many partitions of messages (and of router checkpoints) and so many of mailboxes; the other topics have one.
     pub fn new(messages: u16, mailboxes: u16) -> Self {
-        let counts = [(Topic::Messages, messages), (Topic::Mailbox, mailboxes), (Topic::RouterCheckpoints, messages)];
+        let count = |topic| match topic {
+            Topic::Messages => messages,
+            Topic::Mailbox => mailboxes,
+            Topic::RouterCheckpoints => messages + 1,
+            Topic::GroupMessages | Topic::Notifications | Topic::Analytics => 1,
+        };
+        let counts = Topic::ALL.map(|topic| (topic, count(topic)));
         let all =
             counts.into_iter().flat_map(|(topic, count)| (0..count).map(move |number| ((topic, number), Partition::default())));
         Self { partitions: Arc::new(all.collect()) }
