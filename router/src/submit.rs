@@ -1,4 +1,4 @@
-//! The port by which a gateway makes a record durable: the embedded commit cycle, or an append to Kafka. It answers by a report, once.
+//! The port by which a gateway makes a record durable: the embedded commit cycle, or an append to Kafka ([`kafka`]). It answers by a report, once.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use protocol::{ErrorCode, record::Record};
 
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod kafka;
 
 /// What became of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

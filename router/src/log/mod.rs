@@ -1,10 +1,11 @@
-//! The port to the partitioned log. Kafka is the cluster's, [`memory`] the simulation's.
+//! The port to the partitioned log. [`kafka`] is the cluster's, [`memory`] the simulation's.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod kafka;
 pub mod memory;
 
 /// Topics of a cluster.

@@ -1,0 +1,203 @@
+//! The [`Log`] of a cluster: Kafka.
+//!
+//! One [`producer`] a process; one consumer that [`follow`]s partitions in order, fetched ahead; one that reads single [`point`]s; and a
+//! thread that looks after them: whether brokers can be reached ([`health`]), whether the producer must be built anew. Nothing here joins a
+//! consumer group and no position is kept on the brokers: positions live in checkpoints.
+//!
+//! Known pitfalls, and where each is avoided:
+//!
+//! | pitfall | rule | where |
+//! |---|---|---|
+//! | K1, K12 assignment by groups: illegal generations, fenced members | `assign` by our own leases, nobody joins | `config::consumer`, [`follow`] |
+//! | K2, K6 committed offsets jump back; their callbacks never come | no offset is committed | `config::consumer` |
+//! | K3 pause, resume, seek and split queues skip records | only assign and unassign; a gap counts when it is seen twice | [`follow`], [`point`] |
+//! | K4 a record of a partition one no longer has is taken for progress | a record counts for the follow whose offset it continues | `follow::Followed` |
+//! | K5 finish, then fence, on revoke | the reader's task is dropped first, then its [`Following`](super::Following) | callers |
+//! | K7 automatic commits lose; a dropped producer loses its queue | no automatic commits; `flush` counts what is left | [`KafkaLog::close`] |
+//! | K8 flush says yes though a record failed | only the record's own delivery report counts | `producer::Deliveries` |
+//! | K9 a local time-out breaks the idempotent producer for good | at least 120 s; broken, it is built anew | `config::check`, `producer::look_after` |
+//! | K10 a new producer repeats what the old one sent | repeats are told apart by the chain and by message ids, not here | callers |
+//! | K11 latency by linger, Nagle, fetch back-off, blocking polls | set one by one | [`config`] |
+//! | K13 transactions | not used | `config::consumer` |
+//! | K14 more partitions send keys elsewhere | the count is fixed and checked; our own arithmetic chooses | [`topics`], `producer::send` |
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep};
+
+use super::{Entry, Log, LogError, Topic};
+
+mod client;
+pub mod config;
+mod follow;
+mod health;
+mod point;
+pub(crate) mod producer;
+pub mod topics;
+
+pub use config::{KafkaConfig, Partitions};
+use follow::{FollowReader, Key};
+use health::Health;
+use point::PointReader;
+use producer::{Producer, Waiter};
+
+/// A read that finds nothing gives up after this long.
+const READ_WAIT: Duration = Duration::from_millis(500);
+/// A read at the end, where nothing is followed, looks again after this long.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The log of a cluster. Needs no broker to start: while none can be reached, appends, point reads and ends are
+/// [`LogError::Unavailable`], followed reads find nothing, and all works again by itself.
+#[derive(Debug)]
+pub struct KafkaLog {
+    config: KafkaConfig,
+    follow: Arc<FollowReader>,
+    point: PointReader,
+    producer: Arc<Producer>,
+    health: Arc<Health>,
+    stop: Arc<AtomicBool>,
+    keeper: Option<std::thread::JoinHandle<()>>,
+}
+
+impl KafkaLog {
+    /// Starts the clients and their threads; connects behind the caller's back.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] for settings that cannot be used.
+    pub fn connect(config: &KafkaConfig) -> Result<Arc<Self>, LogError> {
+        config.check()?;
+        let health = Arc::new(Health::new(config.brokers.join(",")));
+        let producer = Arc::new(Producer::new(config, &health)?);
+        let follow = Arc::new(FollowReader::new(config, &health)?);
+        let point = PointReader::new(config, &health)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let keeper = {
+            let (producer, follow, health, stop) =
+                (Arc::clone(&producer), Arc::clone(&follow), Arc::clone(&health), Arc::clone(&stop));
+            std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || keep(&producer, &follow, &health, &stop))
+        };
+        let keeper = Some(keeper.map_err(|why| LogError::Refused(why.to_string()))?);
+        Ok(Arc::new(Self { config: config.clone(), follow, point, producer, health, stop, keeper }))
+    }
+
+    /// Whether a broker can be reached, as far as is known: false until the first has answered. Costs one atomic read.
+    pub fn is_reachable(&self) -> bool {
+        self.health.is_up()
+    }
+
+    /// The same, to wait for its changes.
+    pub fn reachable(&self) -> watch::Receiver<bool> {
+        self.health.subscribe()
+    }
+
+    /// The settings it runs with.
+    pub const fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+
+    /// Waits until every record under way is reported, at most `deadline`. Returns how many are left: durable or not, nobody knows. Blocks
+    /// its thread.
+    pub fn close(&self, deadline: Duration) -> usize {
+        let left = self.producer.flush(deadline);
+        if left > 0 {
+            tracing::warn!(left, "records of this process are left without a report");
+        }
+        left
+    }
+
+    pub(crate) fn producer(&self) -> Arc<Producer> {
+        Arc::clone(&self.producer)
+    }
+
+    fn key(&self, topic: Topic, partition: u16) -> Result<Key, LogError> {
+        if partition < self.config.partitions.of(topic) {
+            return Ok((topic, partition));
+        }
+        Err(LogError::Refused(format!("there is no partition {partition} of {}", topic.name())))
+    }
+
+    /// A followed partition gave nothing for a while: seldom, or after an error, it is asked whether there should have been something.
+    async fn compare(&self, key: Key, offset: u64) -> Result<(), LogError> {
+        let Ok(bounds) = self.point.bounds(key).await else { return Ok(()) };
+        point::outside(key, offset, bounds)?;
+        if bounds.high > offset && self.follow.position(key) == Some(offset) {
+            self.follow.again(key);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.health.wake();
+        if let Some(keeper) = self.keeper.take() {
+            drop(keeper.join());
+        }
+    }
+}
+
+/// The thread that looks after all.
+fn keep(producer: &Producer, follow: &FollowReader, health: &Health, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        producer.look_after();
+        metrics::gauge!("switchboard_log_buffered_bytes").set(follow.buffered() as f64);
+        if health.wait() && !stop.load(Ordering::Acquire) {
+            health.answered(producer.probe());
+        }
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn append(&self, topic: Topic, partition: u16, payload: Bytes) -> Result<u64, LogError> {
+        let (answer, answered) = oneshot::channel();
+        // before the first await: appends polled in order stand in order
+        self.producer.send((topic, partition), &payload, Waiter::Append(answer)).map_err(|(why, _)| why)?;
+        answered.await.unwrap_or(Err(LogError::Unknown))
+    }
+
+    async fn read(&self, topic: Topic, partition: u16, offset: u64, max: usize) -> Result<Vec<Entry>, LogError> {
+        let key = self.key(topic, partition)?;
+        let deadline = Instant::now() + READ_WAIT;
+        if let Some(entries) = self.follow.read(key, (offset, max), deadline).await {
+            if entries.is_empty() && self.is_reachable() && self.follow.is_compare_due(key) {
+                self.compare(key, offset).await?;
+            }
+            return Ok(entries);
+        }
+        // of a followed partition only what is before its follower: so who has gone back meets the stream again
+        let max = match self.follow.position(key).and_then(|position| position.checked_sub(offset)) {
+            Some(before @ 1..) => max.min(usize::try_from(before).unwrap_or(max)),
+            _ => max,
+        };
+        loop {
+            let entries = self.point.read(key, offset, max).await?;
+            if !entries.is_empty() || Instant::now() + LOOK_AGAIN > deadline {
+                return Ok(entries);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn end(&self, topic: Topic, partition: u16) -> Result<u64, LogError> {
+        self.point.end(self.key(topic, partition)?).await
+    }
+
+    fn follow(&self, topic: Topic, partition: u16, offset: u64) {
+        if let Ok(key) = self.key(topic, partition) {
+            self.follow.follow(key, offset);
+        }
+    }
+
+    fn unfollow(&self, topic: Topic, partition: u16) {
+        if let Ok(key) = self.key(topic, partition) {
+            self.follow.unfollow(key);
+        }
+    }
+}
