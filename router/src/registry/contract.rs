@@ -38,6 +38,8 @@ pub async fn run<R: Registry>(make: impl AsyncFn() -> R) {
     devices_and_users_are_apart(&make().await).await;
     a_buried_boot_is_void(&make().await).await;
     racing_attaches_leave_one_winner(&make().await).await;
+    what_was_forgotten_is_entered_again_as_it_was(&make().await).await;
+    a_newer_entry_is_not_entered_over(&make().await).await;
 }
 
 async fn an_entry_is_seen_until_it_is_removed(registry: &impl Registry) {
@@ -106,4 +108,37 @@ async fn racing_attaches_leave_one_winner(registry: &impl Registry) {
     assert_eq!(nodes_of(registry, 1).await, [winner.0.node]);
     assert!(!deregister(registry, "phone", loser.0).await);
     assert!(deregister(registry, "phone", winner.0).await);
+}
+
+async fn restore_all(registry: &impl Registry, entries: &[(UserId, DeviceName, Registration)]) -> Vec<Registration> {
+    registry.register_all(entries).await.expect("a healthy registry answers")
+}
+
+async fn what_was_forgotten_is_entered_again_as_it_was(registry: &impl Registry) {
+    let (mine, _) = register(registry, "phone", ONE).await;
+    let entry = (user(1), device("phone"), mine);
+    assert_eq!(restore_all(registry, std::slice::from_ref(&entry)).await, [mine], "it stands: nothing changes");
+    // gone, as from a registry that lost it
+    assert!(deregister(registry, "phone", mine).await);
+    let other = Registration { node: TWO, counter: mine.counter + 1 };
+    let entries = [entry, (user(2), device("phone"), other), (user(2), device("laptop"), other)];
+    assert_eq!(restore_all(registry, &entries).await, [mine, other, other], "in the order asked");
+    assert_eq!((nodes_of(registry, 1).await, nodes_of(registry, 2).await), (vec![ONE], vec![TWO]));
+    assert_eq!(restore_all(registry, &[]).await, []);
+    let (next, replaced) = register(registry, "phone", TWO).await;
+    assert_eq!(replaced, Some(mine), "exactly as it was");
+    assert!(next.counter > other.counter, "also a counter that came back from outside is outgrown");
+}
+
+async fn a_newer_entry_is_not_entered_over(registry: &impl Registry) {
+    let (old, _) = register(registry, "phone", ONE).await;
+    let (new, _) = register(registry, "phone", TWO).await;
+    assert_eq!(restore_all(registry, &[(user(1), device("phone"), old)]).await, [new], "the old session learns that it is superseded");
+    assert_eq!(nodes_of(registry, 1).await, [TWO]);
+    assert!(deregister(registry, "phone", new).await);
+    assert_eq!(restore_all(registry, &[(user(1), device("phone"), old)]).await, [old]);
+    assert_eq!(restore_all(registry, &[(user(1), device("phone"), new)]).await, [new], "over an older one");
+    let twin = Registration { node: NodeId { boot: new.node.boot + 1, ..ONE }, ..new };
+    assert_eq!(restore_all(registry, &[(user(1), device("phone"), twin)]).await, [twin], "of two with one counter the greater boot wins");
+    assert_eq!(restore_all(registry, &[(user(1), device("phone"), new)]).await, [twin], "in whatever order they come");
 }

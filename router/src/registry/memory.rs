@@ -107,6 +107,29 @@ impl Registry for MemoryRegistry {
         Ok(users.iter().map(nodes_of).collect())
     }
 
+    async fn restore(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        registration: Registration,
+    ) -> Result<Registration, RegistryError> {
+        let device = hash_of(device);
+        if self.is_buried(registration.node) {
+            return Err(RegistryError(format!("boot {} of node {} is buried", registration.node.boot, registration.node.node)));
+        }
+        let mut entries = self.users.entry(user).or_default();
+        self.counter.fetch_max(registration.counter, Ordering::Relaxed);
+        let Some(entry) = entries.iter_mut().find(|entry| entry.device == device) else {
+            entries.push(Entry { device, registration });
+            return Ok(registration);
+        };
+        let rank = |it: Registration| (it.counter, it.node.boot);
+        if rank(registration) > rank(entry.registration) {
+            entry.registration = registration;
+        }
+        Ok(entry.registration)
+    }
+
     async fn bury(&self, node: NodeId) -> Result<(), RegistryError> {
         {
             let mut buried = self.buried.write();

@@ -1,4 +1,4 @@
-//! The port that says on which nodes a user's devices are. [`memory`] for one process; Redis comes with the cluster.
+//! The port that says on which nodes a user's devices are: [`memory`] for one process, [`redis`] for a cluster.
 //! It may forget everything, be stale or lie: that costs a delay, never a message.
 
 use async_trait::async_trait;
@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod memory;
+pub mod redis;
 
 /// A gateway process: its name in the cluster and the boot it is in. A dead boot's registrations are void at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,4 +56,32 @@ pub trait Registry: Send + Sync + 'static {
 
     /// All entries of one boot are void from now on.
     async fn bury(&self, node: NodeId) -> Result<(), RegistryError>;
+
+    /// Enters a device again exactly as it was, if its entry is gone or older; never over a newer one (by counter, then boot). Returns the
+    /// entry that stands now: another than this one says that the session was superseded.
+    ///
+    /// # Errors
+    /// [`RegistryError`] also from a registry that cannot do this, which is the default.
+    async fn restore(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        registration: Registration,
+    ) -> Result<Registration, RegistryError> {
+        let _ = (user, device, registration);
+        Err(RegistryError("this registry does not restore entries".into()))
+    }
+
+    /// [`Self::restore`] of many, in their order: what a gateway does with all its sessions every few hours and after the registry has
+    /// forgotten. A failure may leave a part of them entered; it is done again from the start. At most some hundreds a call, paced.
+    async fn register_all(
+        &self,
+        entries: &[(UserId, DeviceName, Registration)],
+    ) -> Result<Vec<Registration>, RegistryError> {
+        let mut stand = Vec::with_capacity(entries.len());
+        for (user, device, registration) in entries {
+            stand.push(self.restore(*user, device, *registration).await?);
+        }
+        Ok(stand)
+    }
 }
