@@ -182,6 +182,19 @@ impl EventBody {
             Self::Refused(_) => Message::FRAME,
         }
     }
+
+    /// The stored form, without the seq: the same bytes for every mailbox it is in.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_event_body(self)
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`Undecodable`] when the bytes are no event this build knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
+        wire::decode_event_body(bytes)
+    }
 }
 
 /// One entry of one mailbox.
@@ -191,6 +204,21 @@ pub struct Event {
     pub seq: Seq,
     /// What it is.
     pub body: EventBody,
+}
+
+impl Event {
+    /// The stored form: seq and body.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_event(self)
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`Undecodable`] when the bytes are no event this build knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
+        wire::decode_event(bytes)
+    }
 }
 
 /// What an expanded record says to one virtual shard.
