@@ -17,6 +17,7 @@ pub mod cycle;
 pub mod consume;
 pub mod sequence;
 pub mod push;
+pub mod link;
 pub mod store;
 pub mod retention;
 pub mod error;
