@@ -102,6 +102,13 @@ impl From<frame::Garbage> for Ended {
     }
 }
 
+impl From<frame::Refuse> for Ended {
+    /// As the peer says it; a reason this build does not know is garbage.
+    fn from(refuse: frame::Refuse) -> Self {
+        Self::Refused(handshake::Refused::of(&refuse.why).unwrap_or(handshake::Refused::Garbage))
+    }
+}
+
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

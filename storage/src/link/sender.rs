@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::seal;
-use super::frame::{Cutter, Kind, Token, whole};
+use super::frame::{Cutter, Frame, Kind, Token, whole};
 use super::handshake::{Credentials, Handshake, Refused};
 use super::meters::{Said, Up, dropped, refused};
 use super::queue::Queue;
@@ -217,9 +217,12 @@ async fn serve(shared: Arc<Shared>, peer: Arc<Peer>) {
         match (shared.find)(peer.node) {
             Some(address) => {
                 gone = None;
+                let begun = Instant::now();
                 let (was_up, ended) = link(&shared, &peer, address).await;
                 shared.ended(peer.node, address, was_up, &ended);
-                failures = if was_up { 0 } else { failures.saturating_add(1) };
+                // one that ends as soon as it stands is no better than none
+                let lived = was_up && begun.elapsed() >= limits.retry;
+                failures = if lived { 0 } else { failures.saturating_add(1) };
             }
             None => {
                 failures = failures.saturating_add(1);
@@ -308,9 +311,7 @@ async fn greet(credentials: &Credentials, node: NodeId, mut socket: TcpStream) -
 async fn answer(cutter: &mut Cutter, socket: &mut TcpStream, wanted: fn(Kind) -> Option<Token>) -> Result<Token, Ended> {
     loop {
         match cutter.next()?.map(|frame| frame.kind) {
-            Some(Some(Kind::Refuse(refuse))) => {
-                return Err(Ended::Refused(Refused::of(&refuse.why).unwrap_or(Refused::Garbage)));
-            }
+            Some(Some(Kind::Refuse(refuse))) => return Err(refuse.into()),
             Some(kind) => return kind.and_then(wanted).ok_or(Ended::Refused(Refused::Garbage)),
             None if cutter.fill(socket).await? == 0 => return Err(Ended::Closed),
             None => {}
@@ -353,6 +354,7 @@ async fn listen_on(limits: &Limits, cutter: &mut Cutter, socket: &mut ReadHalf<'
         }
         loop {
             match cutter.next() {
+                Ok(Some(Frame { kind: Some(Kind::Refuse(refuse)), .. })) => return refuse.into(),
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(garbage) => return garbage.into(),
