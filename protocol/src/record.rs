@@ -182,6 +182,19 @@ impl EventBody {
             Self::Refused(_) => Message::FRAME,
         }
     }
+
+    /// The stored form, without the seq: the same bytes for every mailbox it is in.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_event_body(self)
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`Undecodable`] when the bytes are no event this build knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
+        wire::decode_event_body(bytes)
+    }
 }
 
 /// One entry of one mailbox.
@@ -193,8 +206,8 @@ pub struct Event {
     pub body: EventBody,
 }
 
-/// A message whose owner had no device attached: for whoever wakes phones. Repeats are told by (owner, conversation, position). No body: what wakes a
-/// phone goes through other people's servers.
+/// A message whose owner had no device attached: for whoever wakes phones. Repeats are told by (owner, conversation, position). No body: what
+/// wakes a phone goes through other people's servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notification {
     /// Who is to be woken.
@@ -219,6 +232,21 @@ impl Notification {
     /// [`Undecodable`] when the bytes are no notification this build knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
         wire::decode_notification(bytes)
+    }
+}
+
+impl Event {
+    /// The stored form: seq and body.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_event(self)
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`Undecodable`] when the bytes are no event this build knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
+        wire::decode_event(bytes)
     }
 }
 

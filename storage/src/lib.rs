@@ -18,6 +18,7 @@ pub mod consume;
 pub mod sequence;
 pub mod push;
 pub mod follow;
+pub mod link;
 pub mod store;
 pub mod retention;
 pub mod lag;

@@ -1,4 +1,5 @@
-//! The port by which a committed event reaches the gateways: in this process now, a stream between nodes with the cluster.
+//! The port by which a committed event reaches the gateways: in one process the gateway's sessions themselves, in a cluster
+//! [`crate::link::LinkDeliver`], a stream to each node.
 //! A push is a hint that carries the event along. Lost, it is a delay: the mailbox is the truth.
 
 use protocol::UserId;

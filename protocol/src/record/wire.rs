@@ -1,9 +1,14 @@
 //! The stored form of records: Protobuf messages. Fields are added with new tags; a tag is never reused, a meaning never changed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{BodyHash, Content, Identity, Link, MailboxRecord, Notification, Record, Refusal, ReplyTo, Source, Verdict};
+use super::{
+    BodyHash, Content, Event, EventBody, Identity, Link, MailboxRecord, Message, Notification, Record, Refusal, ReplyTo, Source,
+    Verdict,
+};
 use crate::error_code::ErrorCode;
 use crate::id::{ConversationId, MessageId, Position, UserId};
 
@@ -118,6 +123,36 @@ struct WireMailboxRecord {
     previous_digest: u64,
     #[prost(oneof = "WireVerdict", tags = "7, 8")]
     verdict: Option<WireVerdict>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireMessage {
+    #[prost(message, optional, tag = "1")]
+    record: Option<WireRecord>,
+    #[prost(uint64, tag = "2")]
+    position: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum WireWhat {
+    #[prost(message, tag = "1")]
+    Message(WireMessage),
+    #[prost(message, tag = "2")]
+    Refused(WireRefusal),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireEventBody {
+    #[prost(oneof = "WireWhat", tags = "1, 2")]
+    what: Option<WireWhat>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireEvent {
+    #[prost(uint64, tag = "1")]
+    seq: u64,
+    #[prost(message, optional, tag = "2")]
+    body: Option<WireEventBody>,
 }
 
 fn to_identity(identity: &Identity) -> WireIdentity {
@@ -275,6 +310,44 @@ pub(super) fn decode_notification(bytes: &[u8]) -> Result<Notification, Undecoda
     })
 }
 
+fn to_event_body(body: &EventBody) -> WireEventBody {
+    WireEventBody {
+        what: Some(match body {
+            EventBody::Message(message) => {
+                WireWhat::Message(WireMessage { record: Some(to_record(&message.record)), position: message.position.get() })
+            }
+            EventBody::Refused(refusal) => WireWhat::Refused(to_refusal(refusal)),
+        }),
+    }
+}
+
+fn from_event_body(wire: WireEventBody) -> Result<EventBody, Undecodable> {
+    Ok(match wire.what.ok_or(Undecodable::Field("event"))? {
+        WireWhat::Message(message) => {
+            let record = from_record(message.record.ok_or(Undecodable::Field("record"))?)?;
+            EventBody::Message(Arc::new(Message::new(record, Position::from_stored(message.position))))
+        }
+        WireWhat::Refused(refusal) => EventBody::Refused(Arc::new(from_refusal(refusal)?)),
+    })
+}
+
+pub(super) fn encode_event_body(body: &EventBody) -> Bytes {
+    to_event_body(body).encode_to_vec().into()
+}
+
+pub(super) fn decode_event_body(bytes: &[u8]) -> Result<EventBody, Undecodable> {
+    from_event_body(WireEventBody::decode(bytes)?)
+}
+
+pub(super) fn encode_event(event: &Event) -> Bytes {
+    WireEvent { seq: event.seq, body: Some(to_event_body(&event.body)) }.encode_to_vec().into()
+}
+
+pub(super) fn decode_event(bytes: &[u8]) -> Result<Event, Undecodable> {
+    let wire = WireEvent::decode(bytes)?;
+    Ok(Event { seq: wire.seq, body: from_event_body(wire.body.ok_or(Undecodable::Field("event"))?)? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,10 +383,24 @@ mod tests {
         }
 
         #[test]
+        fn events_survive_storage(record in record(), seq in any::<u64>(), position in any::<u64>(), hash in any::<u128>()) {
+            let position = Position::from_stored(position);
+            let identity = record.identity;
+            let refusal = Refusal { identity, position, body_hash: BodyHash(hash), code: ErrorCode::IdReused, at_ms: seq };
+            for body in [EventBody::Message(Arc::new(Message::new(record, position))), EventBody::Refused(Arc::new(refusal))] {
+                prop_assert_eq!(&EventBody::decode(&body.encode()).unwrap(), &body);
+                let event = Event { seq, body };
+                prop_assert_eq!(Event::decode(&event.encode()).unwrap(), event);
+            }
+        }
+
+        #[test]
         fn damaged_bytes_are_an_error_not_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Record::decode(&bytes);
             let _ = MailboxRecord::decode(&bytes);
             let _ = Refusal::decode(&bytes);
+            let _ = Event::decode(&bytes);
+            let _ = EventBody::decode(&bytes);
         }
 
         #[test]
