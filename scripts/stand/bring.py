@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import process, switchboard
-from .kafka import Broker, brokers_seen
+from .kafka import ARCHIVE, Broker, brokers_seen
 from .layout import FULL, ROLES, ROOT, SMALL, Failure, Stand, split
 from .member import Member
 from .nginx import Nginx
-from .postgres import Postgres
+from .postgres import Postgres, place
 from .redis import Redis, Sentinel
 from .switchboard import Node
 
@@ -21,6 +21,7 @@ KINDS = {"kafka": Broker, "redis": Redis, "sentinel": Sentinel, "postgres": Post
 ENGINES = ("kafka", "redis", "sentinel", "postgres")
 ORDER = ["kafka", "redis", "sentinel", "postgres", "storage", "router", "gateway", "nginx"]
 READY_S = 120
+LAST_BROKERS_S = 5
 
 
 def member(stand: Stand, name: str) -> Member:
@@ -105,12 +106,16 @@ def up(stand: Stand, options) -> None:
     with stand.lock("stand"):
         timer("setup", lambda: setup(options))
         decide(stand, options)
+        place(stand)    # before threads ask for it
         if not options.engines:
             timer("binary", lambda: binary(stand, options.bin))
         print(f"bringing up {stand.folder}, ports from {stand.base}", flush=True)
         # The databases beside the JVMs: initdb mostly waits for the disk.
         with ThreadPoolExecutor() as pool:
-            others = [pool.submit(timer, part, lambda part=part: all_of(stand, part)) for part in ("redis", "postgres")]
+            others = [pool.submit(timer, "redis", lambda: redis(stand)), pool.submit(timer, "postgres", lambda: postgres(stand))]
+            broker = member(stand, "kafka-1")
+            if not ARCHIVE.exists() and process.find(broker) is None:
+                timer("kafka's class archive", broker.train)
             timer("kafka", lambda: kafka(stand))
             for other in others:
                 other.result()
@@ -157,11 +162,20 @@ def wait(done, complaint: str, one: Member) -> None:
         time.sleep(0.1)
 
 
-def all_of(stand: Stand, part: str) -> str:
-    names = stand.of("redis", "sentinel") if part == "redis" else stand.of(part)
-    members = [member(stand, name) for name in names]
+def postgres(stand: Stand) -> str:
+    names = stand.of("postgres")
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
-        started = list(pool.map(bring, members))
+        return said(names, list(pool.map(bring, [member(stand, name) for name in names])))
+
+
+def redis(stand: Stand) -> str:
+    names = stand.of("redis", "sentinel")
+    members = [member(stand, name) for name in names]
+    servers = [one for one in members if not isinstance(one, Sentinel)]
+    started = [bring(one) for one in servers]
+    # A sentinel asks the primary for its replicas when it starts and then only every 10 s: the replica comes first.
+    wait(lambda: len(servers) == 1 or any(one.has_replica() for one in servers), "the replica has not found its primary", servers[0])
+    started += [bring(one) for one in members if one not in servers]
     for one in members:
         if isinstance(one, Sentinel):
             wait(one.knows_all, f"{one.name} does not see the other sentinels and a replica", one)
@@ -194,11 +208,16 @@ def nodes(stand: Stand, timer: Timer) -> None:
 def down(stand: Stand, wipe: bool) -> None:
     began = time.monotonic()
     with stand.lock("stand"):
-        # With the data gone anyway, the engines need no orderly end.
+        # The last brokers have no controllers left to say goodbye to, and would wait for them. With the data gone anyway nobody needs an orderly end.
+        limits = {"kafka": LAST_BROKERS_S}
         for kinds, number in ((("nginx",), None), (ROLES, None), (ENGINES, signal.SIGKILL if wipe else None)):
             names = stand.of(*kinds)
+
+            def end(name, number=number):
+                return process.end(member(stand, name), limits.get(split(name)[0]), number)
+
             with ThreadPoolExecutor(max_workers=len(names) or 1) as pool:
-                for name, how in zip(names, pool.map(lambda name: process.end(member(stand, name), number=number), names)):
+                for name, how in zip(names, pool.map(end, names)):
                     if how not in ("ended", "not running"):
                         print(f"  {name}: {how}", flush=True)
         if wipe:

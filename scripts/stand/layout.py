@@ -80,7 +80,12 @@ class Stand:
         path = self.folder / "secrets" / name
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(path, secrets.token_hex(32) + "\n", 0o600)
+            fresh = path.with_name(f".{name}.{secrets.token_hex(8)}")
+            write(fresh, secrets.token_hex(32) + "\n", 0o600)
+            # Two may come at once: the first one's stands.
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+            fresh.unlink()
         return path
 
     @contextlib.contextmanager

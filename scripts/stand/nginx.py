@@ -43,8 +43,8 @@ class Nginx(Member):
         return [BINARY, "-p", str(self.home()), "-e", "stderr", "-c", str(self.config)]
 
     def recognises(self, argv):
-        title = argv[0].split()
-        return argv[-2:] == self.command()[-2:] or (argv[0].startswith("nginx: master process ") and title[-2:] == self.command()[-2:])
+        title = argv[0].split() if argv else []
+        return argv[-2:] == self.command()[-2:] or (title[:3] == ["nginx:", "master", "process"] and title[-2:] == self.command()[-2:])
 
     def prepare(self):
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -59,8 +59,8 @@ class Nginx(Member):
             "gateways": gateways or [f"server {HOST}:9 down;"],
             "listen": [f"listen {HOST}:{self.port} backlog=4096;"],
             "name": ["server_name _;"],
-            # A load harness has one address.
-            "per_address": ["limit_conn sockets 1000000;"],
+            # A load harness has one address. 65535 is the most that nginx takes.
+            "per_address": ["limit_conn sockets 65535;"],
         })
         write(self.config, text)
         (self.stand.folder / "logs").mkdir(exist_ok=True)

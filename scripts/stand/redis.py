@@ -43,6 +43,9 @@ repl-diskless-sync-delay 0
 set-proc-title no
 """ + (f"replicaof {HOST} {first}\n" if self.port != first else ""))
 
+    def has_replica(self) -> bool:
+        return "state=online" in ask(self.port, "INFO", "replication")
+
     def answers(self):
         return ask(self.port, "PING").startswith("+PONG")
 
@@ -67,6 +70,10 @@ sentinel down-after-milliseconds {MASTER} 1000
 sentinel failover-timeout {MASTER} 5000
 sentinel parallel-syncs {MASTER} 1
 """)
+
+    def after_start(self):
+        # How often it asks servers about themselves, in ms. At the default of 10 s a healed replica is not known for as long.
+        ask(self.port, "SENTINEL", "DEBUG", "info-period", "1000")
 
     def knows_all(self) -> bool:
         """It sees the other sentinels and a replica: a fail-over could work."""
