@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .layout import HOST, Failure, write
 from .member import Member
-from .process import all_processes, as_user, look, send, wait_gone
+from .process import all_processes, as_user, send, wait_gone
 
 ORPHAN_WAIT_S = 5   # backends end by themselves when their postmaster is gone
 
@@ -117,10 +117,10 @@ synchronous_commit = on
         if orphans and not wait_gone(orphans, ORPHAN_WAIT_S):
             send(orphans, signal.SIGKILL)
             wait_gone(orphans, ORPHAN_WAIT_S)
-        # The pid in its lock file may be somebody else's by now, and then Postgres would believe that it runs already.
+        # The pid in its lock file may be somebody else's by now, or defunct; then Postgres would believe that it runs already.
         lock = self.data / "postmaster.pid"
         with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
-            if look(int(lock.read_text().split()[0])):
+            if Path(f"/proc/{int(lock.read_text().split()[0])}").exists():
                 lock.unlink()
 
     def answers(self):
