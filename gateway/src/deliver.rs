@@ -8,6 +8,7 @@ use protocol::{DeviceName, UserId};
 use router::registry::NodeId;
 use smallvec::SmallVec;
 use storage::push::{Deliver, Push, Wake};
+use tokio::sync::Notify;
 
 use crate::outbox::{Outbox, WakeList};
 
@@ -21,6 +22,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Sessions {
     by_user: DashMap<UserId, SmallVec<[Entry; 1]>>,
+    /// Notified when pushes may have been lost on their way from another node.
+    pub links_broke: Arc<Notify>,
 }
 
 /// A user has too many sessions already.

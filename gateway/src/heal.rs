@@ -25,7 +25,7 @@ pub async fn run(node: &Gateway) {
     loop {
         let why = tokio::select! {
             _ = every.tick() => "time",
-            () = node.links_broke.notified() => "link",
+            () = node.sessions.links_broke.notified() => "link",
         };
         metrics::compared(why);
         compare(node).await;

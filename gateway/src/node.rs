@@ -10,7 +10,6 @@ use router::registry::{NodeId, Registry};
 use router::submit::Submit;
 use storage::lag::Lag;
 use storage::store::Store;
-use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::cursors::Cursors;
@@ -111,8 +110,6 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Its health.
     pub health: Arc<Health>,
-    /// Notified when pushes may have been lost on their way from another node.
-    pub links_broke: Arc<Notify>,
     /// Open sockets.
     pub sockets: AtomicUsize,
 }
@@ -131,7 +128,6 @@ impl Gateway {
             tokens,
             metrics: Metrics::default(),
             health: Arc::default(),
-            links_broke: Arc::default(),
             sockets: AtomicUsize::new(0),
         })
     }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use protocol::{DeviceName, UserId};
 
+use crate::cluster::config::Role;
+
 /// A real-time messaging server in which accepted means durable.
 #[derive(Debug, Parser)]
 #[command(name = "switchboard", version, about = "A real-time messaging server in which accepted means durable", long_about = None, arg_required_else_help = true, after_help = "\
@@ -36,6 +38,12 @@ pub(crate) enum Command {
     /// On a loopback address without a configured secret it runs in development mode: anybody on this machine gets a token for the asking, signed
     /// with a random secret that is made at the first start and kept in the data folder. Elsewhere auth.secret_file (or auth.secret) is needed.
     Serve(Serve),
+    /// The topics of a cluster's log.
+    #[command(subcommand)]
+    Topics(Topics),
+    /// The virtual shards of a cluster's mailboxes, and the databases they are in.
+    #[command(subcommand)]
+    Shard(Shard),
     /// Print a token for a user; works while the server runs and while it does not.
     Token(Token),
     /// Look at the configuration.
@@ -48,6 +56,9 @@ pub(crate) struct Serve {
     /// Where to listen [default: 127.0.0.1:8080]; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
+    /// What this process does in a cluster [default: all]: gateway, router, storage, separated by commas. Needs the section [cluster].
+    #[arg(long, value_name = "ROLE", value_delimiter = ',')]
+    pub(crate) roles: Vec<Role>,
     /// Development mode on any address: tokens for the asking. Never on a network you don't trust.
     #[arg(long)]
     pub(crate) dev: bool,
@@ -67,6 +78,49 @@ pub(crate) struct Token {
     /// Write to a file (mode 0600) instead of standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(crate) enum Topics {
+    /// Make the topics that are missing, then verify all of them.
+    Create,
+    /// Say whether the topics keep what the server stands on; exit code 1 if one does not.
+    Verify,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Shard {
+    /// Make the tables in every database, and spread the virtual shards over them at the first time. Databases that are added later start empty.
+    Init,
+    /// Which virtual shard is where.
+    List,
+    /// Bring a database that was added to the configuration into the cluster, empty: then move shards to it.
+    Add(Database),
+    /// Move a virtual shard to another database, while it is in use. Run again after a crash, it goes on or begins anew.
+    Move(Move),
+    /// Give up a move that has not come to its pause.
+    Abort(One),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Database {
+    /// Its name in cluster.postgres.databases.
+    pub(crate) database: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Move {
+    /// The virtual shard.
+    pub(crate) shard: u16,
+    /// Name of the database it goes to.
+    #[arg(long, value_name = "DATABASE")]
+    pub(crate) to: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// The virtual shard.
+    pub(crate) shard: u16,
 }
 
 #[derive(Debug, Subcommand)]

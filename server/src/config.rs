@@ -12,10 +12,13 @@ use protocol::limits::{KEY_DAYS_MIN, Limits};
 use serde::{Deserialize, Deserializer};
 
 use crate::args::{Args, Command, ConfigCommand};
+use crate::cluster::config::{Cluster, Role};
 use crate::secret;
 
 const PREFIX: &str = "SWITCHBOARD";
 const SEPARATOR: &str = "__";
+/// Canaries of each gateway of a cluster, spread over the databases.
+const CANARIES: u16 = 4;
 
 /// Everything that can be set, as it is written.
 #[derive(Debug, Deserialize, Default)]
@@ -31,6 +34,7 @@ struct Written {
     retention: Retention,
     store: Store,
     log: Log,
+    cluster: Option<Cluster>,
 }
 
 /// `[auth]`
@@ -124,6 +128,8 @@ pub(crate) struct Settings {
     pub(crate) retention: Retention,
     pub(crate) store: Store,
     pub(crate) log: Log,
+    /// None: whole and embedded.
+    pub(crate) cluster: Option<Cluster>,
 }
 
 impl Settings {
@@ -137,6 +143,10 @@ impl Settings {
         if let Command::Serve(serve) | Command::Config(ConfigCommand::Check(serve)) = &args.command {
             written.listen = serve.listen.or(written.listen);
             written.dev = if serve.dev { Some(true) } else { written.dev };
+            if !serve.roles.is_empty() {
+                let why = "--roles needs the section [cluster] in the configuration (docs/configuration.md): without it the server is whole";
+                written.cluster.as_mut().context(why)?.roles.clone_from(&serve.roles);
+            }
         }
         let settings = Self::decide(written);
         settings.check()?;
@@ -146,19 +156,30 @@ impl Settings {
     fn decide(written: Written) -> Self {
         let listen = written.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
         let has_secret = written.auth.secret.is_some() || written.auth.secret_file.is_some();
-        let dev = written.dev.unwrap_or(listen.ip().is_loopback() && !has_secret);
+        let dev = written.dev.unwrap_or(listen.ip().is_loopback() && !has_secret && written.cluster.is_none());
         // nobody waits half a minute for Ctrl-C on a laptop
         let (window_s, deadline_s) = if dev { (1, 5) } else { (10, 25) };
+        let gateway = gateway::config::Config { limits: written.limits, dev, ..written.gateway };
+        let gateway = match &written.cluster {
+            None => gateway,
+            Some(cluster) => gateway::config::Config {
+                name: cluster.name.clone(),
+                canaries: CANARIES,
+                sockets: cluster.has(Role::Gateway),
+                ..gateway
+            },
+        };
         Self {
             data: written.data.unwrap_or_else(|| PathBuf::from("switchboard-data")),
             listen,
             auth: written.auth,
-            gateway: gateway::config::Config { limits: written.limits, dev, ..written.gateway },
+            gateway,
             drain_window: written.drain.window.unwrap_or(Duration::from_secs(window_s)),
             drain_deadline: written.drain.deadline.unwrap_or(Duration::from_secs(deadline_s)),
             retention: written.retention,
             store: written.store,
             log: written.log,
+            cluster: written.cluster,
         }
     }
 
@@ -179,6 +200,13 @@ impl Settings {
         tracing_subscriber::EnvFilter::try_new(&self.log.level)
             .map_err(|why| anyhow!("log.level is not a filter such as \"info\": {why}"))?;
         secret::check(&self.auth)?;
+        if let Some(cluster) = &self.cluster {
+            cluster.check()?;
+            ensure!(
+                self.auth.secret.is_some() || self.auth.secret_file.is_some(),
+                "auth.secret_file is missing: all gateways of a cluster must know the same secret"
+            );
+        }
         if !self.gateway.dev && self.auth.secret.is_none() && self.auth.secret_file.is_none() {
             bail!(
                 "auth.secret_file is missing: outside development mode (here: {}) tokens must be signed with a secret of yours \
@@ -237,7 +265,7 @@ fn read(file: Option<&std::path::Path>, environment: HashMap<String, String>) ->
         config = config.add_source(File::from_str(&text, FileFormat::Toml));
     }
     let list = Environment::with_prefix(PREFIX).prefix_separator("_").separator(SEPARATOR).source(Some(keys)).try_parsing(true);
-    let list = list.list_separator(",").with_list_parse_key("gateway.origins");
+    let list = list.list_separator(",").with_list_parse_key("gateway.origins").with_list_parse_key("cluster.roles");
     let config = config.add_source(list).build().context("configuration")?;
     config.try_deserialize().map_err(|why| anyhow!("configuration: {why}"))
 }

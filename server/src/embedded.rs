@@ -1,6 +1,5 @@
 //! The whole server in one process: store, commit cycle, registry and gateway, wired and, at the end, unwired in order.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -17,24 +16,10 @@ use tracing::info;
 
 use crate::config::{Retention, Settings};
 use crate::signal::Signals;
-use crate::{secret, telemetry};
+use crate::{secret, serve, telemetry};
 
 /// Serves until a signal, then drains.
-pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
-    telemetry::log(&settings.log)?;
-    // 10,000 sockets need as many descriptors; the soft limit is often 1,024
-    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        Ok(limit) if limit < settings.gateway.sockets_max as u64 => {
-            info!(limit, sockets_max = settings.gateway.sockets_max, "the limit of open files bounds the sockets");
-        }
-        Ok(_) => {}
-        Err(why) => tracing::warn!(%why, "the limit of open files stays as it is"),
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
-    runtime.block_on(run(settings))
-}
-
-async fn run(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
     let metrics = telemetry::metrics()?;
     tokio::spawn(telemetry::upkeep(metrics.clone()));
@@ -62,7 +47,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(retain(Arc::clone(&store), settings.retention.clone()));
 
     let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
-    announce(&listener, &settings)?;
+    serve::announce(&listener, &settings)?;
     let stop = CancellationToken::new();
     let accepting = tokio::spawn(listener::run(listener, Arc::clone(&gateway), routes, stop.clone().cancelled_owned()));
 
@@ -75,19 +60,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     accepting.await.context("the listener")?;
     store.close().await;
     info!("stopped");
-    Ok(())
-}
-
-/// Tells where the server is, on standard output for programs and people.
-fn announce(listener: &tokio::net::TcpListener, settings: &Settings) -> anyhow::Result<()> {
-    let address = listener.local_addr().context("the address")?;
-    let mut out = std::io::stdout();
-    writeln!(out, "listening on http://{address}")?;
-    if settings.gateway.dev {
-        writeln!(out, "development mode: open http://{address} in two tabs; `switchboard token --user 42` prints a token")?;
-    }
-    out.flush()?;
-    info!(%address, data = %settings.data.display(), dev = settings.gateway.dev, "serving");
     Ok(())
 }
 

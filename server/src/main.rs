@@ -6,7 +6,9 @@ mod config;
 mod secret;
 mod telemetry;
 mod token;
+mod serve;
 mod embedded;
+mod cluster;
 mod signal;
 
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::{Args, Command, ConfigCommand};
+use crate::cluster::admin;
 use crate::config::Settings;
 
 #[global_allocator]
@@ -32,7 +35,9 @@ fn main() -> ExitCode {
         }
     };
     let done = match args.command {
-        Command::Serve(_) => embedded::serve(settings),
+        Command::Serve(_) => serve::serve(settings),
+        Command::Topics(command) => admin::topics(&settings, command),
+        Command::Shard(command) => admin::shard(&settings, command),
         Command::Token(token) => token::print(&settings, &token),
         Command::Config(ConfigCommand::Check(_)) => {
             println!("{}", settings.summary());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use router::log::kafka::KafkaConfig;
-use router::redis::RedisConfig;
+use router::registry::redis::RedisConfig;
 use serde::Deserialize;
 use storage::store::postgres::PostgresConfig;
 

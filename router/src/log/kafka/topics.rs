@@ -32,6 +32,13 @@ pub struct TopicFault {
     pub fix: String,
 }
 
+impl TopicFault {
+    /// Whether it is about a topic: otherwise the brokers did not answer.
+    pub fn is_of_topic(&self) -> bool {
+        self.topic != "(all)"
+    }
+}
+
 impl fmt::Display for TopicFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, found, wanted, fix } = self;

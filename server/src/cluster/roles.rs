@@ -1,0 +1,176 @@
+//! What the roles do: routers and storage owners, each with its share of the partitions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::node::now_ms;
+use parking_lot::Mutex;
+use protocol::record::Source;
+use router::assign::{Kind, mine};
+use router::checkpoint::Newest;
+use router::consume::Rewind;
+use router::expand::ShardId;
+use router::log::kafka::KafkaLog;
+use router::log::{Log, Topic};
+use router::members::Role as Lease;
+use storage::link::RewindSender;
+use storage::push::Deliver;
+use storage::retention::{self, Policy};
+use storage::store::StoreError;
+use storage::{StorageError, consume, follow};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Process;
+use super::owners::{Ended, Owners, Share};
+
+/// Requests to rewind that wait for one router.
+const REWINDS: usize = 16;
+/// How often the state of the parts is told to readiness.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+impl Process {
+    /// The share of this process in the partitions of a kind.
+    fn share(&self, kind: Kind, count: u16, role: Lease) -> Share {
+        let view = self.members.view();
+        let live = view.live(role);
+        // not (or no longer) seen by the others: what is here goes on until it is refused
+        if !view.may_acquire() || !live.contains(&self.node) {
+            return Share::default();
+        }
+        let mine = mine(kind, count, &live, self.node);
+        Share { keep: Some(mine.clone()), take: mine }
+    }
+}
+
+/// Routes this process's share of the `messages` partitions.
+pub(super) async fn route(process: &Arc<Process>, mut asked: mpsc::Receiver<Rewind>, stop: CancellationToken) {
+    let count = process.cluster.kafka.partitions.of(Topic::Messages);
+    let Ok(shards) = process.cluster.postgres.shards() else { return };
+    let routers: Arc<Mutex<HashMap<u16, mpsc::Sender<Rewind>>>> = Arc::default();
+    let (log, ways) = (process.log.clone(), Arc::clone(&routers));
+    let epoch = process.cluster.log_epoch;
+    let start = move |partition| {
+        let (way, rewinds) = mpsc::channel(REWINDS);
+        ways.lock().insert(partition, way);
+        let log = Arc::clone(&log);
+        async move {
+            let why = router::consume::run(&*log, Source { partition, epoch }, shards, rewinds).await;
+            Ended::Stopped(why.to_string())
+        }
+    };
+    let owners = Owners { what: "messages", health: Arc::clone(&process.gateway.health), start };
+    let hand_over = async {
+        while let Some(rewind) = asked.recv().await {
+            let way = routers.lock().get(&rewind.source.partition).cloned();
+            // not here, or busy with others: it is asked for again
+            let _ = way.map(|way| way.try_send(rewind));
+        }
+    };
+    tokio::select! {
+        () = owners.run(|| process.share(Kind::Messages, count, Lease::Router), stop) => {}
+        () = hand_over => {}
+    }
+}
+
+/// Owns this process's share of the virtual shards, follows them for notifications, and removes what is too old.
+pub(super) async fn store(process: &Arc<Process>, stop: CancellationToken) {
+    let (asking, asks) = mpsc::channel(REWINDS * 16);
+    let members = process.members.clone();
+    let sender = RewindSender {
+        links: Arc::clone(&process.links),
+        routers: Arc::new(move || members.view().live(Lease::Router)),
+        local: process.cluster.has(super::Role::Router).then(|| process.rewinds.clone()),
+    };
+    let ports = consume::Ports {
+        log: process.log.clone(),
+        store: process.store.clone(),
+        registry: process.registry.clone(),
+        deliver: Arc::clone(&process.links) as Arc<dyn Deliver>,
+        rewinds: asking,
+        sent: Arc::new(Newest::new(process.log.clone(), process.cluster.kafka.partitions.of(Topic::Messages))),
+    };
+    let following = match follower(process) {
+        Ok(following) => following,
+        Err(why) => {
+            tracing::error!(why, "there are no notifications");
+            None
+        }
+    };
+    let start = move |partition| {
+        let (ports, following) = (ports.clone(), following.clone());
+        async move {
+            let shard = ShardId(partition);
+            let follow = async {
+                match &following {
+                    Some(following) => follow::run(shard, following).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                why = consume::run(shard, &ports) => match why {
+                    StorageError::Store(StoreError::Fenced(_)) => Ended::Taken,
+                    why => Ended::Stopped(why.to_string()),
+                },
+                why = follow => Ended::Stopped(format!("notifications: {why}")),
+            }
+        }
+    };
+    let owners = Owners { what: "mailbox", health: Arc::clone(&process.gateway.health), start };
+    let count = process.cluster.kafka.partitions.of(Topic::Mailbox);
+    tokio::select! {
+        () = owners.run(|| process.share(Kind::Mailbox, count, Lease::Storage), stop) => {}
+        () = sender.run(asks) => {}
+        () = retain(process) => {}
+    }
+}
+
+/// A reader of its own for the followers: they come seconds behind the owners and read the same partitions.
+fn follower(process: &Process) -> Result<Option<follow::Ports>, String> {
+    let kafka = &process.cluster.kafka;
+    let partitions = kafka.partitions.of(Topic::Notifications);
+    if partitions == 0 {
+        return Ok(None);
+    }
+    let patient = router::log::kafka::KafkaConfig { fetch_wait: Duration::from_millis(500), ..kafka.clone() };
+    let log = KafkaLog::connect(&patient).map_err(|why| why.to_string())?;
+    let (store, registry) = (process.store.clone(), process.registry.clone());
+    Ok(Some(follow::Ports { log: log as Arc<dyn Log>, store, registry, partitions }))
+}
+
+/// Removes what is too old, for ever. Every storage process tries; the database lets one at a shard.
+async fn retain(process: &Process) {
+    let kept = &process.retention;
+    let policy = Policy { event_days: (kept.days > 0).then_some(kept.days), key_days: kept.key_days };
+    let mut every = tokio::time::interval(kept.every);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        if let Err(why) = retention::pass(&*process.store, policy.cutoff(now_ms())).await {
+            tracing::warn!(%why, "retention failed and will be tried again");
+        }
+    }
+}
+
+/// Tells readiness which engine is away and since when, for as long as the process runs.
+pub(super) async fn tell_parts(process: Arc<Process>) {
+    let mut away: HashMap<String, u64> = HashMap::new();
+    let mut every = tokio::time::interval(TELL_EVERY);
+    loop {
+        every.tick().await;
+        let mut parts = vec![("Kafka".to_owned(), process.log.is_reachable())];
+        parts.push(("Redis".to_owned(), process.members.view().unreachable_since.is_none() && process.members.view().known));
+        parts.extend(process.store.reachable().into_iter().map(|(name, up)| (format!("Postgres {name}"), up)));
+        for (name, up) in parts {
+            let why = if up {
+                away.remove(&name);
+                None
+            } else {
+                let since = *away.entry(name.clone()).or_insert_with(now_ms);
+                Some(format!("away for {} s", now_ms().saturating_sub(since) / 1000))
+            };
+            process.gateway.health.part(&name, why);
+        }
+    }
+}
