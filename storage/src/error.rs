@@ -21,4 +21,15 @@ pub enum StorageError {
         /// What is wrong with it.
         why: String,
     },
+    /// The configuration of the databases makes no sense.
+    #[error("databases: {0}")]
+    Config(String),
+    /// A database cannot be used.
+    #[error("database {name}: {why}")]
+    Database {
+        /// Its name in the configuration.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }

@@ -42,9 +42,20 @@ where
     keys_outlive_their_events(&*make().await).await;
 }
 
-/// A user.
+/// The promises of a store that stands behind a log, beside those of [`run`].
+pub async fn run_behind_a_log<S, M, F>(make: M)
+where
+    S: Store,
+    M: Fn() -> F,
+    F: Future<Output = Arc<S>>,
+{
+    fingerprints_come_back(&*make().await).await;
+    positions_of_conversations_do_not_compare(&*make().await).await;
+}
+
+/// A user. Even numbers: where there are two shards, all of them are in the first.
 pub fn user(number: u64) -> UserId {
-    UserId::from_stored(number)
+    UserId::from_stored(number * 2)
 }
 
 /// A message id with a time and a number.
@@ -440,4 +451,47 @@ pub async fn keys_outlive_their_events(store: &dyn Store) {
     let retained = store.retain(Cutoff { events_before_ms: 100, keys_before_ms: 3 }).await.expect("retain");
     assert_eq!(retained.keys, 4);
     assert_eq!(there().await, [false, false, true, true, true, true]);
+}
+
+/// The fingerprint of the newest commit comes back with the shard, all 64 bits of it; one that was refused leaves none.
+pub async fn fingerprints_come_back(store: &dyn Store) {
+    let taken = store.acquire(SHARD).await.expect("acquire");
+    assert_eq!(taken.fingerprint, 0, "at the beginning");
+    let mut expect = taken.checkpoint;
+    for (next_offset, fingerprint) in [(1, u64::MAX), (2, 1 << 63), (5, 7)] {
+        let commit = Commit { expect, next_offset, fingerprint, ..Commit::default() };
+        store.commit(SHARD, commit.clone()).await.expect("commit");
+        let stale = Commit { fingerprint: 99, ..commit };
+        assert_eq!(store.commit(SHARD, stale).await, Err(StoreError::Fenced(0)));
+        let taken = store.acquire(SHARD).await.expect("acquire");
+        assert_eq!((taken.checkpoint.offset, taken.fingerprint), (next_offset, fingerprint));
+        expect = taken.checkpoint;
+    }
+    assert_eq!(store.acquire(ShardId(1)).await.expect("acquire").fingerprint, 0, "another shard");
+}
+
+/// Messages of different source partitions may have the same position: they are told apart, and conversations are ordered by the mailbox.
+pub async fn positions_of_conversations_do_not_compare(store: &dyn Store) {
+    let placed = |other, number, position| {
+        let record = message(1, other, number).record.clone();
+        Arc::new(Message::new(record, Position::new(1, position)))
+    };
+    // with 2 and 3 at the same positions; with 4 later, at a lower one
+    let messages = [placed(2, 1, 7), placed(3, 2, 7), placed(2, 3, 9), placed(3, 4, 9), placed(4, 5, 1)];
+    let mut writer = Writer::acquire(store).await;
+    for (message, seq) in messages.iter().zip(1..) {
+        writer.message(message, &[(1, seq)]);
+    }
+    writer.commit().await.expect("commit");
+    let got: Vec<_> = events(store, 1, 0).await.into_iter().map(|event| event.body).collect();
+    assert_eq!(got, messages.iter().map(|m| EventBody::Message(Arc::clone(m))).collect::<Vec<_>>());
+    for (at, conversation) in [&messages[0], &messages[1]].map(|m| m.record.identity.conversation).into_iter().enumerate() {
+        let page = store.history(user(1), conversation, Position::MAX, 9).await.expect("history");
+        assert_eq!(page.messages, [Arc::clone(&messages[at]), Arc::clone(&messages[at + 2])]);
+    }
+    let page = async |before, limit| store.conversations(user(1), before, limit).await.expect("conversations");
+    let first = page(Position::MAX, 2).await;
+    assert_eq!(first.messages, [Arc::clone(&messages[4]), Arc::clone(&messages[3])]);
+    let rest = page(first.before.expect("more"), 2).await;
+    assert_eq!((rest.messages, rest.before), (vec![Arc::clone(&messages[2])], None));
 }

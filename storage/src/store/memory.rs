@@ -128,14 +128,13 @@ impl State {
         self.keys.extend(commit.keys);
     }
 
-    /// Messages of one mailbox, by position.
-    fn messages(&self, owner: UserId) -> BTreeMap<Position, &Arc<Message>> {
-        let events = self.mailboxes.get(&owner).into_iter().flat_map(|mailbox| &mailbox.events);
-        let messages = events.filter_map(|event| match &event.body {
-            EventBody::Message(message) => Some((message.position, message)),
+    /// Messages of one mailbox with their seqs, newest first. Positions of different conversations may be equal and do not compare.
+    fn messages(&self, owner: UserId) -> impl Iterator<Item = (Seq, &Arc<Message>)> {
+        let events = self.mailboxes.get(&owner).into_iter().flat_map(|mailbox| mailbox.events.iter().rev());
+        events.filter_map(|event| match &event.body {
+            EventBody::Message(message) => Some((event.seq, message)),
             EventBody::Refused(_) => None,
-        });
-        messages.collect()
+        })
     }
 }
 
@@ -176,14 +175,15 @@ fn message_of(event: &Event) -> Option<(ConversationId, Position)> {
     matches!(event.body, EventBody::Message(_)).then(|| (event.body.conversation(), event.body.position()))
 }
 
-/// The newest `limit` of these, newest first, and where the next page continues.
-fn newest<'a>(messages: impl Iterator<Item = &'a Arc<Message>>, limit: u32) -> Page {
-    let (mut page, mut weighs) = (Page::default(), 0);
-    for message in messages {
+/// The newest `limit` of these, newest first, each with its token, and where the next page continues.
+fn newest<'a>(messages: impl Iterator<Item = (Position, &'a Arc<Message>)>, limit: u32) -> Page {
+    let (mut page, mut weighs, mut last) = (Page::default(), 0, None);
+    for (token, message) in messages {
         if page.messages.len() >= limit as usize || !page.has_room(&mut weighs, message) {
-            page.before = page.messages.last().map(|last| last.position);
+            page.before = last;
             break;
         }
+        last = Some(token);
         page.messages.push(Arc::clone(message));
     }
     page
@@ -247,9 +247,11 @@ impl Store for MemoryStore {
         limit: u32,
     ) -> Result<Page, StoreError> {
         let state = self.state.lock();
-        let messages = state.messages(reader);
-        let older = messages.range(..before).rev().map(|(_, message)| *message);
-        let mut page = newest(older.filter(|message| message.record.identity.conversation == conversation), limit);
+        let messages = state.messages(reader).map(|(_, message)| (message.position, message));
+        let older =
+            messages.filter(|(position, message)| message.record.identity.conversation == conversation && *position < before);
+        let older: BTreeMap<_, _> = older.collect();
+        let mut page = newest(older.into_iter().rev(), limit);
         page.messages.reverse();
         Ok(page)
     }
@@ -257,9 +259,10 @@ impl Store for MemoryStore {
     async fn conversations(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError> {
         let state = self.state.lock();
         let mut seen = BTreeSet::new();
-        let messages = state.messages(owner);
-        let last = messages.values().rev().filter(|message| seen.insert(message.record.identity.conversation));
-        Ok(newest(last.filter(|message| message.position < before).copied(), limit))
+        let last = state.messages(owner).filter(|(_, message)| seen.insert(message.record.identity.conversation));
+        // the page token is the seq in this mailbox
+        let last = last.map(|(seq, message)| (Position::from_stored(seq), message));
+        Ok(newest(last.filter(|(token, _)| *token < before), limit))
     }
 
     async fn cursor(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Place, StoreError> {

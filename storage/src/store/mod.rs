@@ -1,4 +1,4 @@
-//! The port to where mailboxes are kept. [`embedded`] (fjall and SQLite) serves; [`memory`] is the simulation's; Postgres and Scylla follow.
+//! The port to where mailboxes are kept. [`embedded`] (fjall and SQLite) serves; [`memory`] is the simulation's; [`postgres`] a cluster's.
 //! `contract` (behind the feature of that name) is the suite that all of them run.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use router::expand::ShardId;
 pub mod contract;
 pub mod embedded;
 pub mod memory;
+pub mod postgres;
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
