@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// Why a text is not the identifier it should be. The text of the error is shown to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// Not a user: a decimal number from 1 to 2^63-1 without sign or leading zero.
+    /// Not a user: a decimal number from 1 to 2^63-2^32-1 without sign or leading zero.
     #[error("a user is a decimal string from \"1\" to \"9223372036854775807\"")]
     User,
     /// Not a conversation such as `d:42:43`.
@@ -35,7 +35,7 @@ fn canonical_u64(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// A user. In text a decimal string; at most 2^63-1, so that any SQL database can hold it.
+/// A user. In text a decimal string; below 2^63, so that any SQL database can hold it; the last 2^32 are the server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(u64);
 
@@ -43,18 +43,21 @@ impl UserId {
     /// The server itself: owner of the canary's mailbox. Never a client's.
     pub const SERVER: Self = Self(0);
 
+    /// From here on, up to 2^63-1, a number is no client's.
+    const SERVERS: u64 = (1 << 63) - (1 << 32);
+
     /// Owner of one of the canaries' mailboxes, spread over the virtual shards. None is ever a client's.
     pub const fn canary(number: u16) -> Self {
         match number {
             0 => Self::SERVER,
-            // beyond every client's number; the stride is a prime, so that they fall into different shards and databases
-            more => Self((1 << 63) + more as u64 * 104_729),
+            // the stride is a prime, so that they fall into different shards and databases
+            more => Self(Self::SERVERS + more as u64 * 10_007),
         }
     }
 
-    /// A user by number, or nothing when it is 0 or over 2^63-1.
+    /// A user by number, or nothing when it is 0 or one of the server's.
     pub const fn new(number: u64) -> Option<Self> {
-        if number == 0 || number > i64::MAX as u64 { None } else { Some(Self(number)) }
+        if number == 0 || number >= Self::SERVERS { None } else { Some(Self(number)) }
     }
 
     /// From a number that was stored before; 0 is the server.

@@ -153,8 +153,11 @@ impl Settings {
         Ok(settings)
     }
 
-    fn decide(written: Written) -> Self {
+    fn decide(mut written: Written) -> Self {
         let listen = written.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+        if let Some(cluster) = &mut written.cluster {
+            cluster.agree();
+        }
         let has_secret = written.auth.secret.is_some() || written.auth.secret_file.is_some();
         let dev = written.dev.unwrap_or(listen.ip().is_loopback() && !has_secret && written.cluster.is_none());
         // nobody waits half a minute for Ctrl-C on a laptop

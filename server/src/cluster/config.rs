@@ -68,6 +68,13 @@ impl Default for Cluster {
 }
 
 impl Cluster {
+    /// One name and one number of shards for all parts.
+    pub(crate) fn agree(&mut self) {
+        self.redis.cluster_id.clone_from(&self.id);
+        self.postgres.cluster_id.clone_from(&self.id);
+        self.postgres.virtual_shards = self.kafka.partitions.mailbox;
+    }
+
     /// Whether this process has a role.
     pub(crate) fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)

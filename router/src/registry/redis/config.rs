@@ -38,6 +38,7 @@ pub struct RedisConfig {
     /// Name of this cluster in Redis: every key contains it. 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
     pub prefix: String,
     /// Which cluster this is. A Redis in which the same prefix belongs to another one is refused.
+    #[serde(skip)]
     pub cluster_id: String,
     /// Milliseconds a connection may take to stand.
     pub connect_timeout_ms: u64,
@@ -161,6 +162,14 @@ impl RedisConfig {
             settings = settings.set_password(password);
         }
         Ok(settings)
+    }
+
+    /// Says what is wrong with the settings, before anything is connected.
+    ///
+    /// # Errors
+    /// [`RegistryError`] with the reason.
+    pub fn check(&self) -> Result<(), RegistryError> {
+        self.target().map(drop)
     }
 
     /// Checks everything and says what to connect to.

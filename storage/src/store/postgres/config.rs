@@ -19,8 +19,10 @@ use crate::StorageError;
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresConfig {
     /// Name of the cluster, written into each database: one of another cluster is refused.
+    #[serde(skip)]
     pub cluster_id: String,
     /// Number of virtual shards, 1 to 65,535. Fixed when the cluster is made.
+    #[serde(skip)]
     pub virtual_shards: u16,
     /// The databases, one or more, each name once.
     pub databases: Vec<Database>,

@@ -36,6 +36,7 @@ mod schema;
 mod write;
 mod read;
 mod devices;
+mod follower;
 mod retain;
 pub mod shards;
 mod tables;
@@ -249,6 +250,14 @@ impl Store for PostgresStore {
 
     async fn commit(&self, shard: ShardId, commit: Commit) -> Result<(), StoreError> {
         self.inner.commit_now(shard, &commit).await
+    }
+
+    async fn followed(&self, shard: ShardId) -> Result<u64, StoreError> {
+        self.inner.followed_now(shard).await
+    }
+
+    async fn save_followed(&self, shard: ShardId, offset: u64) -> Result<(), StoreError> {
+        self.inner.save_followed_now(shard, offset).await
     }
 
     async fn keys(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError> {

@@ -321,7 +321,7 @@ impl Mover {
         let mut added = 0;
         for table in &TABLES {
             let rows = self.changed(table, &range).await?;
-            added += if matches!(table.name, "device" | "high_water") { 0 } else { rows };
+            added += if matches!(table.name, "device" | "high_water" | "follower") { 0 } else { rows };
         }
         self.moved.rounds += 1;
         self.end(to).await?;

@@ -21,7 +21,7 @@ macro_rules! new_rows {
 }
 
 /// All tables.
-pub(super) const TABLES: [Table; 7] = [
+pub(super) const TABLES: [Table; 8] = [
     Table {
         name: "message",
         columns: "shard, refs, position, conversation, record",
@@ -66,6 +66,12 @@ pub(super) const TABLES: [Table; 7] = [
         columns: "shard, partition, epoch, next_offset, digest",
         changed: "high_water t WHERE t.shard = {s}",
         conflict: "(shard, partition, epoch) DO UPDATE SET next_offset = excluded.next_offset, digest = excluded.digest",
+    },
+    Table {
+        name: "follower",
+        columns: "shard, followed",
+        changed: "follower t WHERE t.shard = {s}",
+        conflict: "(shard) DO UPDATE SET followed = excluded.followed",
     },
     Table {
         name: "device",
