@@ -141,7 +141,8 @@ impl LinkDeliver {
 
 impl Drop for LinkDeliver {
     fn drop(&mut self) {
-        for peer in self.shared.peers.write().drain().map(|(_, peer)| peer) {
+        let peers = std::mem::take(&mut *self.shared.peers.write());
+        for peer in peers.into_values() {
             if let Some(task) = peer.task.lock().take() {
                 task.abort();
             }
@@ -209,9 +210,20 @@ impl Drop for Linked<'_> {
     }
 }
 
-/// The task of one peer: links again and again, until it is no member for a while.
+/// However the task of a peer ends, the next push makes a new one.
+struct Leave<'a>(&'a Shared, &'a Arc<Peer>);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.forget(self.1);
+    }
+}
+
+/// The task of one peer: links again and again, until it is no member for a while. A link that stands stays, whatever the book of members
+/// says: the peer itself says that it lives, and in which boot.
 async fn serve(shared: Arc<Shared>, peer: Arc<Peer>) {
     let limits = &shared.limits;
+    let _leave = Leave(&shared, &peer);
     let (mut failures, mut gone) = (0_u32, None);
     loop {
         match (shared.find)(peer.node) {
@@ -227,7 +239,7 @@ async fn serve(shared: Arc<Shared>, peer: Arc<Peer>) {
             None => {
                 failures = failures.saturating_add(1);
                 if gone.get_or_insert_with(Instant::now).elapsed() >= limits.gone {
-                    return shared.forget(&peer);
+                    return;
                 }
             }
         }

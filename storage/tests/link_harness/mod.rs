@@ -242,6 +242,7 @@ pub struct Proxy {
     paused: watch::Sender<bool>,
     cuts: watch::Sender<u64>,
     accepted: Arc<AtomicUsize>,
+    damage: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -253,14 +254,17 @@ impl Proxy {
         let (cuts, cut) = watch::channel(0);
         let accepted = Arc::new(AtomicUsize::new(0));
         let counting = Arc::clone(&accepted);
+        let damage = Arc::new(AtomicUsize::new(0));
+        let damaging = Arc::clone(&damage);
         let task = tokio::spawn(async move {
             loop {
                 let (near, _) = socket.accept().await.unwrap();
                 counting.fetch_add(1, Ordering::SeqCst);
                 let Ok(far) = TcpStream::connect(target).await else { continue };
                 let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-                let (there, back, mut cut) =
-                    (copy(near_in, far_out, stop.clone()), copy(far_in, near_out, stop.clone()), cut.clone());
+                let there = copy(near_in, far_out, stop.clone(), Arc::clone(&damaging));
+                let back = copy(far_in, near_out, stop.clone(), Arc::default());
+                let mut cut = cut.clone();
                 cut.mark_unchanged();
                 tokio::spawn(async move {
                     tokio::select! {
@@ -271,7 +275,7 @@ impl Proxy {
                 });
             }
         });
-        Self { address, paused, cuts, accepted, task }
+        Self { address, paused, cuts, accepted, damage, task }
     }
 
     pub const fn address(&self) -> SocketAddr {
@@ -287,6 +291,11 @@ impl Proxy {
         self.accepted.load(Ordering::SeqCst)
     }
 
+    /// Damages the next bytes to the target.
+    pub fn damage(&self) {
+        self.damage.store(1, Ordering::SeqCst);
+    }
+
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
@@ -298,7 +307,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut stop: watch::Receiver<bool>) {
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut stop: watch::Receiver<bool>, damage: Arc<AtomicUsize>) {
     let mut bytes = vec![0; 64 * 1024];
     loop {
         if stop.wait_for(|paused| !paused).await.is_err() {
@@ -308,6 +317,9 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut stop: watch::
             read = from.read(&mut bytes) => read,
             _ = stop.wait_for(|paused| *paused) => continue,
         };
+        if damage.swap(0, Ordering::SeqCst) == 1 {
+            bytes[0] = 0xff;
+        }
         match read {
             Ok(count) if count > 0 && to.write_all(&bytes[..count]).await.is_ok() => {}
             _ => return,
