@@ -99,7 +99,7 @@ impl Default for KafkaConfig {
             queue_records: 100_000,
             queue_bytes: 256 * 1024 * 1024,
             submit_bytes: 64 * 1024 * 1024,
-            fetch_wait: Duration::from_millis(10),
+            fetch_wait: Duration::from_millis(50),
             follow_bytes: 1024 * 1024,
             prefetch_bytes: 64 * 1024 * 1024,
         }
