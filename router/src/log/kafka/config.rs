@@ -270,7 +270,7 @@ mod tests {
             KafkaConfig { brokers: Vec::new(), ..config.clone() },
             KafkaConfig { topic_prefix: "a b".into(), ..config.clone() },
             KafkaConfig { min_insync_replicas: 4, ..config.clone() },
-            KafkaConfig { message_timeout: Duration::from_secs(30), ..config.clone() },
+            KafkaConfig { message_timeout: Duration::from_secs(30), ..config },
         ] {
             assert!(broken.check().is_err());
         }

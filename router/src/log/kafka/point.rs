@@ -286,11 +286,11 @@ impl Worker {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     round.iter_mut().filter(|(key, _)| i32::from(key.1) == partition).for_each(|(_, one)| one.done = true);
                 }
+                // connections are the matter of [`Health`]
+                Some(Err(why)) if why.rdkafka_error_code() == Some(RDKafkaErrorCode::BrokerTransportFailure) => {}
                 Some(Err(why)) => {
-                    if !matches!(why.rdkafka_error_code(), Some(RDKafkaErrorCode::BrokerTransportFailure)) {
-                        failure = Some(why); // of some partition of these: which one is told by its bounds
-                        break;
-                    }
+                    failure = Some(why); // of some partition of these: which one is told by its bounds
+                    break;
                 }
             }
         }
