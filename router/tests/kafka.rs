@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use router::log::kafka::{KafkaConfig, KafkaLog, Partitions, topics};
 use router::log::{Following, Log, LogError, Topic};
 use router::submit::kafka::KafkaSubmit;
@@ -144,6 +146,57 @@ async fn what_can_never_work_is_refused_and_the_rest_stays_whole() {
     let submit = KafkaSubmit::new(&log);
     submit.submit(router::submit::contract::record(1, &"x".repeat(10_000)), Report::new(Arc::clone(&sink) as _, 1));
     assert_eq!(sink.take(), [(1, Outcome::Refused(protocol::ErrorCode::TooLarge))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_begins_above_a_position_is_refused() {
+    let Some(brokers) = brokers() else { return };
+    let config = fresh(brokers);
+    topics::create(&config).await.unwrap();
+    let log = connect(&config).await;
+    for _ in 0..10 {
+        log.append(Topic::Mailbox, 0, Bytes::from_static(b"x")).await.unwrap();
+    }
+    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", config.brokers.join(",")).create().unwrap();
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&config.topic_name(Topic::Mailbox), 0, Offset::Offset(5)).unwrap();
+    admin.delete_records(&before, &AdminOptions::new()).await.unwrap();
+
+    let refused = log.read(Topic::Mailbox, 0, 2, 9).await;
+    assert!(matches!(&refused, Err(LogError::Refused(why)) if why.contains("begins at offset 5")), "{refused:?}");
+    let following = Following::new(&*log, Topic::Mailbox, 0, 2);
+    let since = Instant::now();
+    while let Ok(entries) = log.read(Topic::Mailbox, 0, 2, 9).await {
+        assert!(entries.is_empty() && since.elapsed() < PATIENCE, "never a jump");
+    }
+    drop(following);
+    let _following = Following::new(&*log, Topic::Mailbox, 0, 5);
+    assert_eq!(log.read(Topic::Mailbox, 0, 5, 9).await.unwrap()[0].offset, 5, "what is kept is read");
+}
+
+/// A follower that stops reading holds a bounded number of bytes, and finds everything when it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_rests_holds_a_bounded_buffer() {
+    let Some(brokers) = brokers() else { return };
+    let config = KafkaConfig { follow_bytes: 64 * 1024, ..fresh(brokers) };
+    topics::create(&config).await.unwrap();
+    let log = connect(&config).await;
+    let (resting, other) = (Following::new(&*log, Topic::Mailbox, 0, 0), Following::new(&*log, Topic::Mailbox, 1, 0));
+    let appends = (0..3000_u64).map(|number| log.append(Topic::Mailbox, 0, Bytes::from(number.to_be_bytes().repeat(128))));
+    futures_util::future::try_join_all(appends).await.unwrap();
+    until("the buffer is full", || log.buffered_bytes() >= 64 * 1024).await;
+    log.append(Topic::Mailbox, 1, Bytes::from_static(b"x")).await.unwrap();
+    while log.read(Topic::Mailbox, 1, 0, 1).await.unwrap().is_empty() {} // another partition goes on
+    assert!(log.buffered_bytes() < 128 * 1024, "{} bytes", log.buffered_bytes());
+    let mut next = 0;
+    while next < 3000 {
+        for entry in log.read(Topic::Mailbox, 0, next, 100).await.unwrap() {
+            assert_eq!((entry.offset, &entry.payload[..8]), (next, next.to_be_bytes().as_slice()));
+            next += 1;
+        }
+    }
+    drop((resting, other));
+    assert_eq!(log.buffered_bytes(), 0);
 }
 
 #[derive(Default)]

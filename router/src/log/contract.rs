@@ -97,9 +97,11 @@ async fn appends_polled_in_order_stand_in_order(log: &impl Log) {
     assert!(offsets.is_sorted(), "appends to one partition, first polled in order, stand in order: {offsets:?}");
 }
 
+type Append<'a> = Pin<Box<dyn Future<Output = Result<u64, LogError>> + 'a>>;
+
 /// Appends all, each polled once in order before any is waited for.
 async fn append_at_once(log: &impl Log, topic: Topic, payloads: impl Iterator<Item = Bytes>) -> Vec<u64> {
-    let mut waiting: Vec<Pin<Box<dyn Future<Output = Result<u64, LogError>> + '_>>> = Vec::new();
+    let mut waiting: Vec<Append<'_>> = Vec::new();
     let mut done = Vec::new();
     for payload in payloads {
         let mut one = Box::pin(log.append(topic, 0, payload));

@@ -99,7 +99,7 @@ impl Default for KafkaConfig {
             queue_records: 100_000,
             queue_bytes: 256 * 1024 * 1024,
             submit_bytes: 64 * 1024 * 1024,
-            fetch_wait: Duration::from_millis(10),
+            fetch_wait: Duration::from_millis(50),
             follow_bytes: 1024 * 1024,
             prefetch_bytes: 64 * 1024 * 1024,
         }
@@ -270,7 +270,7 @@ mod tests {
             KafkaConfig { brokers: Vec::new(), ..config.clone() },
             KafkaConfig { topic_prefix: "a b".into(), ..config.clone() },
             KafkaConfig { min_insync_replicas: 4, ..config.clone() },
-            KafkaConfig { message_timeout: Duration::from_secs(30), ..config.clone() },
+            KafkaConfig { message_timeout: Duration::from_secs(30), ..config },
         ] {
             assert!(broken.check().is_err());
         }

@@ -57,7 +57,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct KafkaLog {
     config: KafkaConfig,
     follow: Arc<FollowReader>,
-    point: PointReader,
+    point: Arc<PointReader>,
     producer: Arc<Producer>,
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
@@ -74,12 +74,17 @@ impl KafkaLog {
         let health = Arc::new(Health::new(config.brokers.join(",")));
         let producer = Arc::new(Producer::new(config, &health)?);
         let follow = Arc::new(FollowReader::new(config, &health)?);
-        let point = PointReader::new(config, &health)?;
+        let point = Arc::new(PointReader::new(config, &health)?);
         let stop = Arc::new(AtomicBool::new(false));
         let keeper = {
-            let (producer, follow, health, stop) =
-                (Arc::clone(&producer), Arc::clone(&follow), Arc::clone(&health), Arc::clone(&stop));
-            std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || keep(&producer, &follow, &health, &stop))
+            let keeper = Keeper {
+                producer: Arc::clone(&producer),
+                follow: Arc::clone(&follow),
+                point: Arc::clone(&point),
+                health: Arc::clone(&health),
+                stop: Arc::clone(&stop),
+            };
+            std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || keeper.run())
         };
         let keeper = Some(keeper.map_err(|why| LogError::Refused(why.to_string()))?);
         Ok(Arc::new(Self { config: config.clone(), follow, point, producer, health, stop, keeper }))
@@ -93,6 +98,11 @@ impl KafkaLog {
     /// The same, to wait for its changes.
     pub fn reachable(&self) -> watch::Receiver<bool> {
         self.health.subscribe()
+    }
+
+    /// Bytes fetched ahead for followers and not yet read.
+    pub fn buffered_bytes(&self) -> usize {
+        self.follow.buffered()
     }
 
     /// The settings it runs with.
@@ -143,12 +153,22 @@ impl Drop for KafkaLog {
 }
 
 /// The thread that looks after all.
-fn keep(producer: &Producer, follow: &FollowReader, health: &Health, stop: &AtomicBool) {
-    while !stop.load(Ordering::Acquire) {
-        producer.look_after();
-        metrics::gauge!("switchboard_log_buffered_bytes").set(follow.buffered() as f64);
-        if health.wait() && !stop.load(Ordering::Acquire) {
-            health.answered(producer.probe());
+struct Keeper {
+    producer: Arc<Producer>,
+    follow: Arc<FollowReader>,
+    point: Arc<PointReader>,
+    health: Arc<Health>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Keeper {
+    fn run(self) {
+        while !self.stop.load(Ordering::Acquire) {
+            self.producer.look_after();
+            metrics::gauge!("switchboard_log_buffered_bytes").set(self.follow.buffered() as f64);
+            if self.health.wait() && !self.stop.load(Ordering::Acquire) {
+                self.health.answered(self.point.probe());
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::client::Context;
 use super::config::KafkaConfig;
 use super::follow::Key;
-use super::health::{Doubt, Health};
+use super::health::{Doubt, Health, PROBE_WAIT};
 use crate::log::{Entry, LogError, Topic};
 
 /// Requests that may wait.
@@ -50,8 +50,9 @@ enum Request {
 }
 
 /// The reader of single places.
-#[derive(Debug)]
 pub(super) struct PointReader {
+    consumer: Arc<BaseConsumer<Context>>,
+    probed: String,
     requests: Option<SyncSender<(Instant, Request)>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -69,10 +70,22 @@ impl PointReader {
             .create_with_context(Context::new(health))
             .map_err(|why| LogError::Refused(format!("kafka settings: {why}")))?;
         let (requests, queue) = sync_channel(QUEUE);
-        let worker =
-            Worker { consumer, health: Arc::clone(health), names: Topic::ALL.map(|topic| config.topic_name(topic)), queue };
+        let consumer = Arc::new(consumer);
+        let worker = Worker {
+            consumer: Arc::clone(&consumer),
+            health: Arc::clone(health),
+            names: Topic::ALL.map(|topic| config.topic_name(topic)),
+            queue,
+        };
         let thread = std::thread::Builder::new().name("kafka-point".into()).spawn(move || worker.run());
-        Ok(Self { requests: Some(requests), thread: Some(thread.map_err(|why| LogError::Refused(why.to_string()))?) })
+        let thread = Some(thread.map_err(|why| LogError::Refused(why.to_string()))?);
+        Ok(Self { consumer, probed: config.topic_name(Topic::Messages), requests: Some(requests), thread })
+    }
+
+    /// Asks the brokers something, briefly. Not through the producer: there a question waits behind appends, which may wait for a replica
+    /// that has just died.
+    pub(super) fn probe(&self) -> bool {
+        self.consumer.fetch_metadata(Some(&self.probed), PROBE_WAIT).is_ok()
     }
 
     pub(super) async fn end(&self, key: Key) -> Result<u64, LogError> {
@@ -102,6 +115,12 @@ impl PointReader {
             Ok(Err(_)) => Err(unavailable("the reader gave it up")),
             Err(_) => Err(unavailable("no answer in 5 s")),
         }
+    }
+}
+
+impl std::fmt::Debug for PointReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PointReader").finish_non_exhaustive()
     }
 }
 
@@ -145,7 +164,7 @@ impl Reading {
 }
 
 struct Worker {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     health: Arc<Health>,
     names: [String; Topic::ALL.len()],
     queue: Receiver<(Instant, Request)>,
@@ -267,11 +286,11 @@ impl Worker {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     round.iter_mut().filter(|(key, _)| i32::from(key.1) == partition).for_each(|(_, one)| one.done = true);
                 }
+                // connections are the matter of [`Health`]
+                Some(Err(why)) if why.rdkafka_error_code() == Some(RDKafkaErrorCode::BrokerTransportFailure) => {}
                 Some(Err(why)) => {
-                    if !matches!(why.rdkafka_error_code(), Some(RDKafkaErrorCode::BrokerTransportFailure)) {
-                        failure = Some(why); // of some partition of these: which one is told by its bounds
-                        break;
-                    }
+                    failure = Some(why); // of some partition of these: which one is told by its bounds
+                    break;
                 }
             }
         }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::client::Context;
 use super::config::KafkaConfig;
-use super::health::{Doubt, Health, PROBE_WAIT};
+use super::health::{Doubt, Health};
 use crate::log::{LogError, Topic};
 use crate::submit::{Outcome, Report};
 
@@ -233,12 +233,6 @@ impl Producer {
             };
             refused
         })
-    }
-
-    /// Asks the brokers something, briefly.
-    pub(super) fn probe(&self) -> bool {
-        let live = Arc::clone(&self.live.read());
-        live.client().fetch_metadata(Some(&self.names[Topic::Messages as usize]), PROBE_WAIT).is_ok()
     }
 
     /// Doubts when records are under way and nothing is heard, and builds a new producer where the old one broke for good (K9).
