@@ -78,12 +78,12 @@ async fn forgotten_scripts_are_taught_again() {
     let config = fresh(&url);
     let registry = registry(&config).await;
     for _ in 0..3 {
-        stand::command(&url, &["SCRIPT", "FLUSH"]).await;
+        stand::command::<()>(&url, &["SCRIPT", "FLUSH"]).await;
         let (entry, _) = registry.register(UserId::from_stored(1), &DEVICE, NODE).await.unwrap();
-        stand::command(&url, &["SCRIPT", "FLUSH"]).await;
+        stand::command::<()>(&url, &["SCRIPT", "FLUSH"]).await;
         let many: Vec<_> = (1..300).map(|user| (UserId::from_stored(user), phone(), entry)).collect();
         assert_eq!(registry.register_all(&many).await.unwrap().len(), 299);
-        stand::command(&url, &["SCRIPT", "FLUSH"]).await;
+        stand::command::<()>(&url, &["SCRIPT", "FLUSH"]).await;
         assert!(registry.deregister(UserId::from_stored(1), &DEVICE, entry).await.unwrap());
     }
 }
@@ -94,7 +94,7 @@ async fn what_is_unreadable_is_left_out() {
     let config = fresh(&url);
     let registry = registry(&config).await;
     let key = format!("{}:{{u:1}}", config.prefix);
-    stand::command(&url, &["HSET", &key, "phone", "rubbish", "laptop", "1:zz:3", "tablet", "7:000000000000feed:12"]).await;
+    stand::command::<()>(&url, &["HSET", &key, "phone", "rubbish", "laptop", "1:zz:3", "tablet", "7:000000000000feed:12"]).await;
     assert_eq!(registry.nodes(&[UserId::from_stored(1)]).await.unwrap()[0].to_vec(), [NODE]);
     let (_, replaced) = registry.register(UserId::from_stored(1), &DEVICE, NODE).await.unwrap();
     assert_eq!(replaced, None);

@@ -210,6 +210,7 @@ impl Store {
         let mine = self.entries.iter().find(|(other, ..)| *other == node).copied();
         let before = mine.map_or(0, |(_, seen, _)| seen);
         reset |= known > 0 && before < known && now.saturating_sub(known) < 60 * SECOND;
+        reset |= before > 0 && now - before > 60 * SECOND;
         if reset {
             self.born = now;
         }
