@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::UserId;
-use router::members::{Member, Membership, Members, Role, Roles};
+use router::members::{Member, Members, Membership, Role, Roles};
 use router::registry::redis::{RedisConfig, RedisLink, RedisRegistry};
 use router::registry::{NodeId, Registry};
 
