@@ -1,10 +1,11 @@
 //! Which live member owns a partition (pure): rendezvous hashing, so every process that sees the same members says the same, and a member that
 //! comes or goes moves only its own partitions.
 //!
-//! Plain rendezvous hashing spreads unevenly: 24 partitions over 3 members may fall 13/7/4. A correction by load would move partitions of
-//! members that stay. Instead the weights are stratified: within each block of 24 partitions, a member's weights are its *ranks*, the
-//! numbers 0 to 23 in an order of its own. Each member then has every weight once a block, which takes two thirds of the variance away,
-//! while the weight of (member, partition) still depends on nothing else. Counts that are multiples of 24 profit most; 240 is.
+//! Plain rendezvous hashing spreads unevenly, and a correction by load would move partitions of members that stay. Instead the weights are
+//! stratified: within each block of 24 partitions, a member's weights are its *ranks*, the numbers 0 to 23 in an order of its own. Each
+//! member then has every weight once a block, which takes more than half of the variance away, while the weight of (member, partition)
+//! still depends on nothing else. Shares of 3 members: of 24 partitions 8 with a standard deviation of 1.5 (plain: 2.3), of 240 partitions 80
+//! with 4.7 (plain: 7.2).
 
 use std::collections::BTreeSet;
 
@@ -125,7 +126,7 @@ mod tests {
     fn the_assignment_never_changes() {
         let live: Vec<_> = (1..4).map(|node| NodeId { node, boot: u64::from(node) * 77 }).collect();
         let text: String = owners(Kind::Mailbox, &live).iter().take(48).map(|owner| owner.node.to_string()).collect();
-        assert_eq!(text, "");
+        assert_eq!(text, "332133223231133331332111222311132233231312213222");
     }
 
     /// What the header says of evenness.

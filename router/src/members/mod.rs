@@ -25,8 +25,8 @@ use tokio::time::Instant;
 
 use crate::registry::{NodeId, Registration};
 use lease::NODE_LEASE_US;
-pub(crate) use redis::bury;
 pub use redis::Membership;
+pub(crate) use redis::bury;
 
 /// One role of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

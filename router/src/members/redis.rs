@@ -25,7 +25,8 @@ const BURIED_MAX: i64 = 128;
 /// `KEYS` members, born, cluster, buried; `ARGV` own field, own text (empty: leave and be buried), own last renewal as far as known, cluster
 /// id, microseconds until a silent member is forgotten, seconds kept. Returns now, born, own renewal before, (field, seen, since, text)*, buried*.
 ///
-/// The store counts as born when it was empty, when it lost a renewal that this process knows was made, and when its clock went back.
+/// The store counts as born when it was empty, when it lost a renewal that this process knows was made, when its clock went back, and when it
+/// was away for so long that all are forgotten (nobody has forgotten this process, yet it was silent for that long).
 const RENEW: &str = r"
 local mark = redis.call('GET', KEYS[3])
 if mark and mark ~= ARGV[4] then return redis.error_reply('FOREIGN ' .. mark .. ', this is ' .. ARGV[4]) end
@@ -60,6 +61,7 @@ for i = 1, #all, 2 do
   end
 end
 if known > 0 and before < known and now - known < forget then reset = true end
+if before > 0 and now - before > forget then reset = true end
 if reset then born = now end
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
@@ -217,9 +219,7 @@ fn read(request: u64, answer: Value) -> Result<Answer, RegistryError> {
 /// Tells everybody that a boot is dead.
 pub(crate) async fn bury(link: &RedisLink, key: &str, node: NodeId) -> Result<(), RegistryError> {
     let field = text_of_node(node);
-    // scored with the highest time, so that no renewal forgets it early; the renewal of a member that lives bounds the list
-    let code = Script::new(BURY);
-    link.script(&code, &[key], &[&field, &BURIED_MAX.to_string(), &KEPT_S.to_string()]).await.map(drop)
+    link.script(&Script::new(BURY), &[key], &[&field, &BURIED_MAX.to_string(), &KEPT_S.to_string()]).await.map(drop)
 }
 
 /// `KEYS` buried; `ARGV` field, most that are kept, seconds kept.

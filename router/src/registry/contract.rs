@@ -133,12 +133,20 @@ async fn what_was_forgotten_is_entered_again_as_it_was(registry: &impl Registry)
 async fn a_newer_entry_is_not_entered_over(registry: &impl Registry) {
     let (old, _) = register(registry, "phone", ONE).await;
     let (new, _) = register(registry, "phone", TWO).await;
-    assert_eq!(restore_all(registry, &[(user(1), device("phone"), old)]).await, [new], "the old session learns that it is superseded");
+    assert_eq!(
+        restore_all(registry, &[(user(1), device("phone"), old)]).await,
+        [new],
+        "the old session learns that it is superseded"
+    );
     assert_eq!(nodes_of(registry, 1).await, [TWO]);
     assert!(deregister(registry, "phone", new).await);
     assert_eq!(restore_all(registry, &[(user(1), device("phone"), old)]).await, [old]);
     assert_eq!(restore_all(registry, &[(user(1), device("phone"), new)]).await, [new], "over an older one");
     let twin = Registration { node: NodeId { boot: new.node.boot + 1, ..ONE }, ..new };
-    assert_eq!(restore_all(registry, &[(user(1), device("phone"), twin)]).await, [twin], "of two with one counter the greater boot wins");
+    assert_eq!(
+        restore_all(registry, &[(user(1), device("phone"), twin)]).await,
+        [twin],
+        "of two with one counter the greater boot wins"
+    );
     assert_eq!(restore_all(registry, &[(user(1), device("phone"), new)]).await, [twin], "in whatever order they come");
 }

@@ -74,10 +74,7 @@ pub trait Registry: Send + Sync + 'static {
 
     /// [`Self::restore`] of many, in their order: what a gateway does with all its sessions every few hours and after the registry has
     /// forgotten. A failure may leave a part of them entered; it is done again from the start. At most some hundreds a call, paced.
-    async fn register_all(
-        &self,
-        entries: &[(UserId, DeviceName, Registration)],
-    ) -> Result<Vec<Registration>, RegistryError> {
+    async fn register_all(&self, entries: &[(UserId, DeviceName, Registration)]) -> Result<Vec<Registration>, RegistryError> {
         let mut stand = Vec::with_capacity(entries.len());
         for (user, device, registration) in entries {
             stand.push(self.restore(*user, device, *registration).await?);

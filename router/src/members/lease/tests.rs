@@ -15,8 +15,7 @@ fn node(number: u16) -> NodeId {
 }
 
 fn seen(node: NodeId, seen_us: u64, since_us: u64) -> Seen {
-    let member =
-        Member { node, name: String::new(), roles: Roles::ALL, address: None, version: String::new(), started_ms: 0 };
+    let member = Member { node, name: String::new(), roles: Roles::ALL, address: None, version: String::new(), started_ms: 0 };
     Seen { member, seen_us, since_us }
 }
 
@@ -39,8 +38,11 @@ fn calm(members: &[NodeId]) -> Judge {
 #[test]
 fn a_silent_member_loses_its_roles_then_its_registrations() {
     let mut judge = calm(&[node(1), node(2)]);
-    for (request, silent, acts, counts) in [(101, 1_900_000, true, true), (102, 2_000_000, false, true), (103, 10_000_000, false, false)] {
-        let mut at = answer(request, START + silent, vec![seen(node(1), START + silent, 2 * SECOND), seen(node(2), START, 2 * SECOND)]);
+    for (request, silent, acts, counts) in
+        [(101, 1_900_000, true, true), (102, 2_000_000, false, true), (103, 10_000_000, false, false)]
+    {
+        let mut at =
+            answer(request, START + silent, vec![seen(node(1), START + silent, 2 * SECOND), seen(node(2), START, 2 * SECOND)]);
         at.before_us = START + silent - SECOND / 2;
         let view = judge.heard(at, Instant::now());
         assert_eq!(view.live(Role::Storage).contains(&node(2)), acts, "{silent}");
@@ -162,7 +164,11 @@ fn void_only_without_doubt() {
     let view = judge.heard(at, Instant::now()).clone();
     publisher.publish(view, judge.heard_us());
     assert!(members.is_void(entry(node(2), now)), "dead for sure, however young the entry");
-    let flushed = Answer { born_us: now + SECOND, before_us: 0, ..answer(102, now + SECOND, vec![seen(node(1), now + SECOND, now + SECOND)]) };
+    let flushed = Answer {
+        born_us: now + SECOND,
+        before_us: 0,
+        ..answer(102, now + SECOND, vec![seen(node(1), now + SECOND, now + SECOND)])
+    };
     let view = judge.heard(flushed, Instant::now()).clone();
     publisher.publish(view, judge.heard_us());
     assert!(!members.is_void(entry(node(9), 1)), "a young store knows nobody yet");
@@ -210,6 +216,7 @@ impl Store {
         let mine = self.entries.iter().find(|(other, ..)| *other == node).copied();
         let before = mine.map_or(0, |(_, seen, _)| seen);
         reset |= known > 0 && before < known && now.saturating_sub(known) < 60 * SECOND;
+        reset |= before > 0 && now - before > 60 * SECOND;
         if reset {
             self.born = now;
         }

@@ -86,7 +86,7 @@ impl fmt::Debug for RedisConfig {
 pub(crate) enum Target {
     Single(Box<ConnectionInfo>),
     Sentinel { sentinels: Vec<ConnectionInfo>, master: String, settings: RedisConnectionInfo },
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 fn bad(why: impl fmt::Display) -> RegistryError {
@@ -203,7 +203,7 @@ impl RedisConfig {
                 if let Some(password) = self.password()? {
                     builder = builder.password(password);
                 }
-                builder.build().map(Target::Cluster).map_err(|why| bad(why.category()))
+                builder.build().map(|client| Target::Cluster(Box::new(client))).map_err(|why| bad(why.category()))
             }
             _ => Err(bad("exactly one of url, sentinels and cluster is given")),
         }

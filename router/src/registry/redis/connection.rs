@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::config::{RedisConfig, Target};
 
@@ -34,28 +34,35 @@ impl Connection {
     }
 
     /// Answers in the order of the commands. One error fails all; what was done stays done.
-    pub(super) async fn many(&mut self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+    pub(super) async fn many(&mut self, commands: Vec<Cmd>) -> RedisResult<Vec<Value>> {
         match self {
-            Self::One(connection) => {
-                let mut answers = Vec::with_capacity(commands.len());
-                for chunk in commands.chunks(PIPELINE_MAX) {
-                    let mut pipe = redis::Pipeline::with_capacity(chunk.len());
-                    for command in chunk {
-                        pipe.add_command(command.clone());
-                    }
-                    answers.extend(pipe.query_async::<Vec<Value>>(connection).await?);
-                }
-                Ok(answers)
-            }
+            Self::One(connection) => piped(connection, commands).await,
             Self::Cluster(connection) => {
-                let asked: Vec<_> = commands
-                    .iter()
-                    .map(|command| {
-                        let mut connection = connection.clone();
-                        async move { command.query_async::<Value>(&mut connection).await }
-                    })
-                    .collect();
-                stream::iter(asked).buffered(CLUSTER_IN_FLIGHT).try_collect().await
+                let coming = Box::pin(spread(connection, commands).buffered(CLUSTER_IN_FLIGHT));
+                coming.map(|(_, answer)| answer).try_collect().await
+            }
+        }
+    }
+
+    /// Answers in the order of the commands, as far as they are there at the deadline: in a Cluster one part may be down while others answer.
+    pub(super) async fn each(&mut self, commands: Vec<Cmd>, deadline: Instant) -> Vec<RedisResult<Value>> {
+        let count = commands.len();
+        match self {
+            Self::One(connection) => match timeout_at(deadline, piped(connection, commands)).await {
+                Ok(Ok(answers)) => answers.into_iter().map(Ok).collect(),
+                Ok(Err(why)) => vec![Err(why); count],
+                Err(_) => vec![Err(late("no answer in time")); count],
+            },
+            Self::Cluster(connection) => {
+                let mut answers: Vec<_> = (0..count).map(|_| Err(late("no answer in time"))).collect();
+                // as they come: one that hangs must not hide the others
+                let mut coming = Box::pin(spread(connection, commands).buffer_unordered(CLUSTER_IN_FLIGHT));
+                while let Ok(Some((at, answer))) = timeout_at(deadline, coming.next()).await {
+                    if let Some(place) = answers.get_mut(at) {
+                        *place = answer;
+                    }
+                }
+                answers
             }
         }
     }
@@ -63,6 +70,31 @@ impl Connection {
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
+}
+
+async fn piped(connection: &mut MultiplexedConnection, commands: Vec<Cmd>) -> RedisResult<Vec<Value>> {
+    let mut answers = Vec::with_capacity(commands.len());
+    let mut commands = commands.into_iter().peekable();
+    while commands.peek().is_some() {
+        let mut pipe = redis::Pipeline::with_capacity(commands.len().min(PIPELINE_MAX));
+        for command in commands.by_ref().take(PIPELINE_MAX) {
+            pipe.add_command(command);
+        }
+        answers.extend(pipe.query_async::<Vec<Value>>(connection).await?);
+    }
+    Ok(answers)
+}
+
+/// Each command to its own slot, with its place in the batch; the client collects those for one server.
+fn spread(
+    connection: &ClusterConnection,
+    commands: Vec<Cmd>,
+) -> impl Stream<Item = impl Future<Output = (usize, RedisResult<Value>)> + use<>> + use<> {
+    let connection = connection.clone();
+    stream::iter(commands).enumerate().map(move |(at, command)| {
+        let mut connection = connection.clone();
+        async move { (at, command.query_async(&mut connection).await) }
+    })
 }
 
 /// A connection that stands, and the `host:port` of the master behind Sentinel.

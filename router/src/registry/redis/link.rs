@@ -86,6 +86,9 @@ impl RedisLink {
 
     /// The connection; waits for one only while it has been away for less than a call may take.
     async fn connection(&self) -> Result<Connection, RegistryError> {
+        if let State::Up(connection) = &*self.shared.state.borrow() {
+            return Ok(connection.clone());
+        }
         let mut states = self.shared.state.subscribe();
         loop {
             let (since, why) = match &*states.borrow_and_update() {
@@ -107,10 +110,16 @@ impl RedisLink {
         self.in_time(answer).await
     }
 
-    /// Answers in the order of the commands, within the call timeout; one error fails all.
-    pub(crate) async fn many(&self, commands: &[Cmd]) -> Result<Vec<Value>, RegistryError> {
-        let answer = async { self.connection().await?.many(commands).await.map_err(|why| self.failed(&why)) };
-        self.in_time(answer).await
+    /// Answers in the order of the commands, within the call timeout; what a part of a Cluster did not answer is absent. An error only when
+    /// nothing was answered.
+    pub(crate) async fn each(&self, commands: Vec<Cmd>) -> Result<Vec<Option<Value>>, RegistryError> {
+        let deadline = Instant::now() + self.config().call_timeout();
+        let answers = self.connection().await?.each(commands, deadline).await;
+        let failure = answers.iter().find_map(|answer| answer.as_ref().err()).map(|why| self.failed(why));
+        match failure {
+            Some(why) if answers.iter().all(Result::is_err) => Err(why),
+            _ => Ok(answers.into_iter().map(Result::ok).collect()),
+        }
     }
 
     /// One call of a script, within the call timeout.
@@ -137,9 +146,9 @@ impl RedisLink {
         };
         let answer = async {
             let mut connection = self.connection().await?;
-            let mut answers = connection.many(&commands(Script::by_hash)).await;
+            let mut answers = connection.many(commands(Script::by_hash)).await;
             if answers.as_ref().is_err_and(is_unknown_script) {
-                answers = connection.many(&commands(Script::in_full)).await;
+                answers = connection.many(commands(Script::in_full)).await;
             }
             answers.map_err(|why| self.failed(&why))
         };
@@ -241,7 +250,7 @@ async fn watch_over(shared: &Shared, mut connection: Connection, address: Option
             Err(why) => return why,
         }
         gauge!("switchboard_registry_reachable").set(if misses == 0 { 1.0 } else { 0.0 });
-        if probes % PROBES_PER_VOTE == 0 && has_moved(shared, address.as_deref()).await {
+        if probes.is_multiple_of(PROBES_PER_VOTE) && has_moved(shared, address.as_deref()).await {
             return RedisError::from((ErrorKind::Io, "the sentinels name another master"));
         }
     }

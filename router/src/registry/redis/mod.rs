@@ -4,6 +4,8 @@
 //! Redis may have lost its last writes, everything, or come back as it was an hour ago. So an entry counts only while the boot it names lives
 //! by the [`Members`] this process knows; who is not sure filters nothing. A dead boot's entries are removed when they are met.
 //!
+//! While a part of a Redis Cluster is down, a look-up answers for the users of the other parts; those of this one are nowhere for so long.
+//!
 //! A key lives a day after its last registration: a dead cluster leaves nothing for ever. A gateway enters its sessions again at least twice in
 //! that time, and after each loss, by [`Registry::register_all`].
 //!
@@ -20,13 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use metrics::counter;
 use parking_lot::RwLock;
 use protocol::{DeviceName, UserId};
 use redis::{FromRedisValue, Value};
 
 pub use config::RedisConfig;
-pub use link::RedisLink;
 pub(crate) use link::KEPT_S;
+pub use link::RedisLink;
 pub(crate) use script::Script;
 
 use super::{NodeId, Nodes, Registration, Registry, RegistryError};
@@ -205,15 +208,19 @@ impl Registry for RedisRegistry {
         let reads: Vec<_> = users.iter().map(|user| redis::cmd("HVALS").arg(self.key(*user)).to_owned()).collect();
         let answers = match reads.as_slice() {
             [] => return Ok(Vec::new()),
-            [read] => vec![self.link.one(read).await?],
-            reads => self.link.many(reads).await?,
+            [read] => vec![Some(self.link.one(read).await?)],
+            _ => self.link.each(reads).await?,
         };
+        let unanswered = answers.iter().filter(|answer| answer.is_none()).count();
+        if unanswered > 0 {
+            counter!("switchboard_registry_unanswered_total").increment(unanswered as u64);
+        }
         let mut found = Vec::with_capacity(users.len());
         let mut sweep = Vec::new();
         for (user, answer) in users.iter().zip(answers) {
             let mut nodes = Nodes::new();
             let mut void = Vec::new();
-            for text in parsed::<Vec<String>>(answer)? {
+            for text in answer.map_or(Ok(Vec::new()), parsed::<Vec<String>>)? {
                 match registration_of(&text) {
                     Some(registration) if self.is_void(registration) => void.push(text),
                     Some(registration) if !nodes.contains(&registration.node) => nodes.push(registration.node),
@@ -253,10 +260,7 @@ impl Registry for RedisRegistry {
         stands.first().copied().ok_or_else(unreadable)
     }
 
-    async fn register_all(
-        &self,
-        entries: &[(UserId, DeviceName, Registration)],
-    ) -> Result<Vec<Registration>, RegistryError> {
+    async fn register_all(&self, entries: &[(UserId, DeviceName, Registration)]) -> Result<Vec<Registration>, RegistryError> {
         let mut all = Vec::with_capacity(entries.len());
         for chunk in entries.chunks(RESTORE_CHUNK) {
             let mut stands = self.restore_chunk(chunk).await?;
