@@ -1,5 +1,6 @@
 """Up and down: what belongs to a stand, and in which order it starts and ends."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -68,6 +69,8 @@ def decide(stand: Stand, options) -> None:
         for role, (asked, default) in counts.items():
             if asked is None:
                 asked = 0 if stand.of(role) else default
+            elif asked < len(stand.of(role)):
+                raise Failure(f"there are {len(stand.of(role))} {role} processes; 'scripts/cluster remove NAME' takes one away")
             names |= {f"{role}-{n + 1}" for n in range(asked)}
         names -= {"nginx"} if options.no_nginx else set()
         names |= set() if options.no_nginx else {"nginx"}
@@ -81,10 +84,16 @@ def arrange(stand: Stand, names: set[str]) -> None:
     stand.save()
 
 
-def binary(stand: Stand, given: str | None) -> None:
-    """--bin, else $TEST_BIN, else this checkout's, built now."""
-    named = given or os.environ.get("TEST_BIN")
+def named_binary(stand: Stand, options) -> str | None:
+    """--bin, now or at an earlier `up`, else $TEST_BIN; None: this checkout's, to be built."""
+    return options.bin or stand.state.get("binary_given") or os.environ.get("TEST_BIN")
+
+
+def binary(stand: Stand, options) -> None:
+    named = named_binary(stand, options)
     path = Path(named).resolve() if named else switchboard.build()
+    if options.bin:
+        stand.state["binary_given"] = str(path)
     if not os.access(path, os.X_OK):
         raise Failure(f"{path} is no program")
     stand.state["binary"] = str(path)
@@ -104,11 +113,11 @@ def up(stand: Stand, options) -> None:
     began = time.monotonic()
     timer = Timer()
     with stand.lock("stand"):
-        timer("setup", lambda: setup(options))
+        timer("setup", lambda: setup(stand, options))
         decide(stand, options)
         place(stand)    # before threads ask for it
         if not options.engines:
-            timer("binary", lambda: binary(stand, options.bin))
+            timer("binary", lambda: binary(stand, options))
         print(f"bringing up {stand.folder}, ports from {stand.base}", flush=True)
         # The databases beside the JVMs: initdb mostly waits for the disk.
         with ThreadPoolExecutor() as pool:
@@ -124,11 +133,11 @@ def up(stand: Stand, options) -> None:
     print(f"up after {time.monotonic() - began:.1f} s", flush=True)
 
 
-def setup(options) -> None:
+def setup(stand: Stand, options) -> None:
     parts = ["kafka", "redis", "postgres"]
     if not options.engines:
         parts += [] if options.no_nginx else ["nginx"]
-        parts += [] if options.bin or os.environ.get("TEST_BIN") else ["rust"]
+        parts += [] if named_binary(stand, options) else ["rust"]
     if subprocess.run([ROOT / "scripts/setup", *parts], stdin=subprocess.DEVNULL).returncode != 0:
         raise Failure("scripts/setup failed")
 
@@ -233,6 +242,8 @@ def clear(stand: Stand) -> None:
     for name in ("data", "config", "logs", "secrets", "postgres", "run"):
         shutil.rmtree(stand.folder / name, ignore_errors=True)
     (stand.folder / "state.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        stand.folder.rmdir()
     stand.state = {}
 
 

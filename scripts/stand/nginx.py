@@ -69,10 +69,11 @@ class Nginx(Member):
             raise Failure(f"nginx refuses {self.config}\n{done.stderr}")
 
     def reload(self):
-        """After the list of gateways has changed. Open sockets stay with the old workers."""
+        """If the list of gateways has changed. Open sockets stay with the old workers."""
+        before = self.config.read_text() if self.config.exists() else ""
         self.prepare()
         process = find(self)
-        if process:
+        if process and self.config.read_text() != before:
             send([process], signal.SIGHUP)
 
     def answers(self):

@@ -19,6 +19,15 @@ def ask(port: int, *words: str) -> str:
         return ""
 
 
+def primary(stand) -> int:
+    """The port of the server that takes writes now, as the sentinels have it."""
+    for name in stand.of("sentinel"):
+        answer = ask(stand.port(name), "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER).split("\r\n")
+        if len(answer) > 4:
+            return int(answer[4])
+    return stand.port("redis-1")
+
+
 class Redis(Member):
     def __init__(self, stand, name):
         super().__init__(stand, name)

@@ -12,6 +12,7 @@ from .redis import MASTER
 
 # How the binary is called; the arguments behind `--config FILE`.
 SERVE = ["serve"]
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))      # whatever http_proxy says
 PREPARATIONS = {"topics": ["topics", "create"], "shard map": ["shard", "init"]}     # in this order; each may be repeated
 
 
@@ -87,7 +88,7 @@ databases = [
 
     def answers(self):
         try:
-            with urllib.request.urlopen(f"{self.url()}/ready", timeout=1) as answer:
+            with DIRECT.open(f"{self.url()}/ready", timeout=1) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError, ValueError):
             return False
