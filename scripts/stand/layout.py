@@ -42,9 +42,9 @@ class Stand:
             raise Failure(f"{self.folder}: a folder without spaces, please (Kafka and Redis read it from their files)")
         wanted = os.environ.get("SWITCHBOARD_CLUSTER_PORTS")
         if wanted and not re.fullmatch(r"\d{4,5}", wanted):
-            raise Failure("SWITCHBOARD_CLUSTER_PORTS is a base port, such as 36000")
+            raise Failure("SWITCHBOARD_CLUSTER_PORTS is a base port, such as 26000")
         self.state = self._read()
-        self.base = int(self.state.get("base") or wanted or 36000)
+        self.base = int(self.state.get("base") or wanted or 26000)
         if wanted and int(wanted) != self.base:
             raise Failure(f"the stand in {self.folder} has its ports at {self.base}, SWITCHBOARD_CLUSTER_PORTS says {wanted}: unset it, or 'down --wipe' first")
         if not 1024 <= self.base <= 65535 - SPAN:

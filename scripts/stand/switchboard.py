@@ -75,6 +75,8 @@ secret_file = "{stand.secret("cluster")}"
 brokers = {quoted(brokers)}
 replication_factor = {replicas}
 min_insync_replicas = {in_sync}
+
+[cluster.kafka.partitions]
 {partitions}
 
 [cluster.redis]

@@ -27,7 +27,7 @@ impl Stand {
     pub(crate) fn up(options: &[&str]) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster");
         let stand =
-            Self { folder, base: 37_000, halts: tempfile::tempdir().expect("a folder"), next_user: std::cell::Cell::new(1) };
+            Self { folder, base: 27_000, halts: tempfile::tempdir().expect("a folder"), next_user: std::cell::Cell::new(1) };
         stand.must(&["down", "--wipe"]);
         let began = Instant::now();
         let mut arguments = vec!["up", "--bin", env!("CARGO_BIN_EXE_switchboard")];
