@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use protocol::frame::ResyncReason;
-use protocol::plant::{Bug, planted};
+use protocol::plant::{Bug, held, planted};
 use protocol::{DeviceName, Seq, UserId};
 use router::registry::{NodeId, Registration, Registry};
 use storage::store::{Head, Place, Slice, Store, StoreError};
@@ -67,6 +67,10 @@ pub async fn attach(registry: &dyn Registry, store: &dyn Store, node: NodeId, re
         return Ok(Attached { registration, epoch, start });
     }
     let registration = register(registry, node, request).await;
+    let held = held("attach:registered");
+    if held > 0 {
+        tokio::time::sleep(Duration::from_millis(held)).await;
+    }
     match (read(store, request).await, registration) {
         (Ok((epoch, start)), _) => Ok(Attached { registration, epoch, start }),
         (Err(why), None) => Err(why),

@@ -66,12 +66,21 @@ mod switch {
     /// A place at which a fault test may want this process to die: it does, at once and without any farewell, when a file of that name lies in
     /// the folder `TEST_HALTS`. The file is taken away first, so that the next life passes.
     pub fn halt(place: &str) {
-        static FOLDER: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
-        let folder = FOLDER.get_or_init(|| std::env::var_os("TEST_HALTS").map(Into::into));
-        if folder.as_ref().is_some_and(|folder| std::fs::remove_file(folder.join(place)).is_ok()) {
+        if folder().is_some_and(|folder| std::fs::remove_file(folder.join(place)).is_ok()) {
             eprintln!("halted at {place}");
             std::process::abort();
         }
+    }
+
+    /// For how long a fault test wants everybody to wait at this place: 0, or the milliseconds in the file of that name.
+    pub fn held(place: &str) -> u64 {
+        let text = folder().and_then(|folder| std::fs::read_to_string(folder.join(place)).ok());
+        text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn folder() -> Option<&'static std::path::PathBuf> {
+        static FOLDER: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
+        FOLDER.get_or_init(|| std::env::var_os("TEST_HALTS").map(Into::into)).as_ref()
     }
 
     /// Switches a bug on (or off) for this thread: a simulation runs on one.
@@ -86,12 +95,19 @@ mod switch {
 }
 
 #[cfg(feature = "plant")]
-pub use switch::{halt, plant, planted};
+pub use switch::{halt, held, plant, planted};
 
 /// A place at which a fault test may want the process to die: never, in this build.
 #[cfg(not(feature = "plant"))]
 #[inline(always)]
 pub const fn halt(_place: &str) {}
+
+/// For how long everybody waits at this place, milliseconds: never, in this build.
+#[cfg(not(feature = "plant"))]
+#[inline(always)]
+pub const fn held(_place: &str) -> u64 {
+    0
+}
 
 /// Whether this bug is on: never, in this build.
 #[cfg(not(feature = "plant"))]

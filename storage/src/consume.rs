@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use protocol::UserId;
-use protocol::plant::{Bug, halt, planted};
+use protocol::plant::{Bug, halt, held, planted};
 use protocol::record::{MailboxRecord, Source};
 use router::RouterError;
 use router::chain::{HighWaters, Judgement};
@@ -196,6 +196,10 @@ impl Owner<'_> {
             };
             let (rows, places) = self.write(judged.arrivals, commit).await?;
             halt("storage:committed");
+            let held = held("storage:unpushed");
+            if held > 0 {
+                sleep(Duration::from_millis(held)).await;
+            }
             let places = match places {
                 Some(places) => places,
                 None => self.look_up(&rows).await,

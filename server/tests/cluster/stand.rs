@@ -110,6 +110,41 @@ impl Stand {
         std::fs::write(self.halts.path().join(place), "").expect("a file");
     }
 
+    /// Everybody waits so long at this place from now on; 0: nobody does.
+    pub(crate) fn hold_at(&self, place: &str, ms: u64) {
+        let file = self.halts.path().join(place);
+        if ms == 0 {
+            let _ = std::fs::remove_file(file);
+        } else {
+            std::fs::write(file, ms.to_string()).expect("a file");
+        }
+    }
+
+    /// Runs a command of the binary with the configuration of a storage process: whether it went well, and what it said.
+    pub(crate) fn admin(&self, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.arg("--config").arg(self.config("storage-1")).args(arguments).env("TEST_HALTS", self.halts.path());
+        let output = command.output().expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), said)
+    }
+
+    /// The database that serves a virtual shard.
+    pub(crate) fn database_of(&self, shard: u16) -> String {
+        let (ok, said) = self.admin(&["shard", "list"]);
+        assert!(ok, "shard list: {said}");
+        let open = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut open = open.filter(|words| words.len() > 2 && words[0] == shard.to_string() && words[2] == "open");
+        open.next().map(|words| words[1].to_owned()).unwrap_or_default()
+    }
+
+    /// Waits until every process of ours is ready.
+    pub(crate) async fn all_ready(&self) {
+        for name in ["storage-1", "storage-2", "router-1", "router-2", "gateway-1", "gateway-2"] {
+            self.ready(name).await;
+        }
+    }
+
     /// Whether somebody has died there.
     pub(crate) fn has_halted_at(&self, place: &str) -> bool {
         !self.halts.path().join(place).exists()
