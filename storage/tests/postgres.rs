@@ -228,15 +228,15 @@ async fn sessions_that_are_killed_lose_and_double_nothing() {
     let kill = async {
         let name = &config.databases[0].url.rsplit_once('/').unwrap().1;
         let mut admin = PgConnection::connect(&addresses[0]).await.unwrap();
-        while oracle.done.load(Ordering::SeqCst) < 600 {
+        while oracle.done.load(Ordering::SeqCst) < 300 {
             let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
             sqlx::query(kill).bind(name).execute(&mut admin).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(13)).await;
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
     };
     let beside = Oracle::default();
-    tokio::join!(work(&store, 1, ShardId(2), &oracle, 600), work(&store, 2, ShardId(0), &beside, 100), kill);
-    is_whole(&store, 1, 600).await;
+    tokio::join!(work(&store, 1, ShardId(2), &oracle, 300), work(&store, 2, ShardId(0), &beside, 100), kill);
+    is_whole(&store, 1, 300).await;
     is_whole(&store, 2, 100).await;
     println!("unknown {} fenced {}", oracle.unknown.load(Ordering::SeqCst), oracle.fenced.load(Ordering::SeqCst));
     assert!(oracle.unknown.load(Ordering::SeqCst) > 0, "some were cut off in the middle");
@@ -297,22 +297,25 @@ async fn a_database_that_hangs_costs_its_own_shards_a_bounded_wait() {
     hang.send(false).unwrap();
     let back = async {
         while store.acquire(ShardId(1)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), back).await.unwrap();
     assert_eq!(store.newest(&[odd]).await.unwrap()[0].map(|place| place.seq), Some(0));
     // it hangs in the middle: a commit may have been done, a read was not; each is told in time, and the next at once
-    let at = store.acquire(ShardId(1)).await.unwrap().checkpoint;
+    let mut at = store.acquire(ShardId(1)).await.unwrap().checkpoint;
+    store.commit(ShardId(1), Commit { expect: at, next_offset: 1, ..Commit::default() }).await.unwrap();
+    at.offset = 1;
     hang.send(true).unwrap();
     let start = Instant::now();
-    let next = Commit { expect: at, next_offset: 1, ..Commit::default() };
+    let next = Commit { expect: at, next_offset: 2, ..Commit::default() };
     let (commit, read) = tokio::join!(store.commit(ShardId(1), next), store.read(odd, 0, 10, PLENTY));
-    assert_eq!(commit, Err(StoreError::Unknown));
+    // not sent, if the connection was not yet back in its pool
+    assert!(matches!(commit, Err(StoreError::Unknown | StoreError::Unavailable(_))), "{commit:?}");
     assert!(matches!(read, Err(StoreError::Unavailable(_))));
     let down = async {
         while store.reachable()[1].1 {
-            tokio::time::sleep(Duration::from_millis(20)).await
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), down).await.unwrap();
@@ -324,11 +327,11 @@ async fn a_database_that_hangs_costs_its_own_shards_a_bounded_wait() {
     hang.send(false).unwrap();
     let back = async {
         while store.checkpoint(ShardId(1)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), back).await.unwrap();
-    assert!(store.checkpoint(ShardId(1)).await.unwrap().offset <= 1);
+    assert!(store.checkpoint(ShardId(1)).await.unwrap().offset <= 2);
 }
 
 /// Reads a mailbox from the front again and again, and looks that it never goes back and has no hole.
@@ -391,11 +394,11 @@ async fn a_shard_moves_under_load_and_through_crashes() {
         println!("moved under load: {moved:?}");
         assert!(moved.pause < Duration::from_secs(1) && moved.rows > 50, "{moved:?}");
         assert_eq!(move_shard::move_shard(&config, 2, "d1").await.unwrap().rows, 0, "again: nothing to do");
-        for (point, to) in [("move:copied", "d0"), ("move:moved", "d0"), ("move:opened", "d1")] {
+        for (point, to) in [("move:copied", "d0"), ("move:moved", "d1"), ("move:opened", "d0")] {
             let grown = oracle.done.load(Ordering::SeqCst);
             ended_at(point, &config, 2, to).await;
             if point == "move:moved" {
-                let elsewhere = move_shard::move_shard(&config, 2, "d1").await.unwrap_err().to_string();
+                let elsewhere = move_shard::move_shard(&config, 2, "d0").await.unwrap_err().to_string();
                 assert!(elsewhere.contains("broken off"), "{elsewhere}");
             }
             let moved = move_shard::move_shard(&config, 2, to).await.unwrap();
@@ -406,7 +409,7 @@ async fn a_shard_moves_under_load_and_through_crashes() {
         }
         // aborted before and after the point where the source is closed
         for point in ["move:copied", "move:moved"] {
-            ended_at(point, &config, 2, "d0").await;
+            ended_at(point, &config, 2, "d1").await;
             move_shard::abort(&config, 2).await.unwrap();
             move_shard::abort(&config, 2).await.unwrap();
             let grown = oracle.done.load(Ordering::SeqCst);
@@ -414,10 +417,12 @@ async fn a_shard_moves_under_load_and_through_crashes() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let mut first = connect(&config, 0).await;
-        let left = "SELECT (SELECT count(*) FROM mailbox WHERE shard = 2) + (SELECT count(*) FROM move_key)";
-        let left: (i64,) = sqlx::query_as(left).fetch_one(&mut first).await.unwrap();
-        assert_eq!(left.0, 0, "nothing is left behind");
+        for (at, tables) in [(0, "move_key"), (1, "move_key"), (1, "mailbox"), (1, "message"), (1, "identity_key"), (1, "device")]
+        {
+            let left = AssertSqlSafe(format!("SELECT count(*) FROM {tables} WHERE shard = 2"));
+            let left: (i64,) = sqlx::query_as(left).fetch_one(&mut connect(&config, at).await).await.unwrap();
+            assert_eq!(left.0, 0, "{tables}: nothing is left behind in d{at}");
+        }
         stop.store(oracle.done.load(Ordering::SeqCst) + 50, Ordering::SeqCst);
     };
     let load = async {
