@@ -29,6 +29,8 @@ use crate::StorageError;
 const FEW: u64 = 500;
 /// Rounds of catching up; when commits outrun them, the pause is longer.
 const ROUNDS_MAX: u32 = 20;
+/// Bytes of a binary copy without rows: header and trailer. Such a one is not passed on, which saves the pause its round trips.
+const NO_ROWS: usize = 21;
 /// How long the lock is waited for: a step of retention is short.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Every device there is.
@@ -376,8 +378,16 @@ impl Mover {
             let name = name.to_owned();
             move |why: sqlx::Error| StorageError::Database { name: name.clone(), why: why.to_string() }
         };
-        let mut sink = target.connection.copy_in_raw(into).await.map_err(at(&to))?;
         let mut rows = source.connection.copy_out_raw(out).await.map_err(at(&from))?;
+        let mut front = Vec::new();
+        while front.len() <= NO_ROWS {
+            match rows.try_next().await.map_err(at(&from))? {
+                Some(bytes) => front.extend_from_slice(&bytes),
+                None => return Ok(0),
+            }
+        }
+        let mut sink = target.connection.copy_in_raw(into).await.map_err(at(&to))?;
+        sink.send(front).await.map_err(at(&to))?;
         while let Some(bytes) = rows.try_next().await.map_err(at(&from))? {
             sink.send(bytes).await.map_err(at(&to))?;
         }
