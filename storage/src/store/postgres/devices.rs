@@ -8,7 +8,7 @@ use protocol::{DeviceName, Seq, UserId};
 use router::expand::ShardId;
 
 use super::Inner;
-use super::rows::{bound, get, number, signed};
+use super::rows::{bound, get, number, signed, unsigned};
 use super::write::first;
 use crate::store::{Cursor, Place, StoreError};
 
@@ -23,15 +23,17 @@ const CURSOR: &str = "WITH here AS (SELECT shard, stream_epoch FROM shard WHERE 
              seq = CASE WHEN d.epoch = excluded.epoch THEN d.seq ELSE excluded.seq END \
          RETURNING epoch, seq) \
      SELECT epoch, seq FROM found UNION ALL SELECT epoch, seq FROM born";
+/// The join is an outer one, so that it goes by the index, one look-up a cursor. Where a shard is no longer open, the rows written are of no use
+/// and harm, and its absence from the answer says so.
 const SAVE: &str = "WITH here AS (SELECT shard, stream_epoch FROM shard WHERE shard = ANY($1) AND state = 'open' ORDER BY shard FOR KEY SHARE), \
      saved AS (INSERT INTO device AS d (shard, owner, device, epoch, seq, seen_at) \
          SELECT t.shard, t.owner, t.device, t.epoch, t.seq, now() FROM unnest($2, $3, $4, $5, $6) AS t(shard, owner, device, epoch, seq) \
-         JOIN here ON here.shard = t.shard AND here.stream_epoch = t.epoch ORDER BY t.shard, t.owner, t.device \
+         LEFT JOIN shard s ON s.shard = t.shard WHERE coalesce(s.stream_epoch, -1) = t.epoch ORDER BY t.shard, t.owner, t.device \
          ON CONFLICT (shard, owner, device) DO UPDATE SET seen_at = excluded.seen_at, epoch = excluded.epoch, \
              seq = CASE WHEN d.epoch = excluded.epoch THEN greatest(d.seq, excluded.seq) ELSE excluded.seq END) \
      SELECT shard FROM here";
 const NEWEST: &str = "SELECT t.at, s.stream_epoch, coalesce(h.head, 0) AS head FROM unnest($1, $2) WITH ORDINALITY AS t(shard, owner, at) \
-     JOIN shard s ON s.shard = t.shard AND s.state = 'open' LEFT JOIN head h ON h.shard = t.shard AND h.owner = t.owner";
+     LEFT JOIN shard s ON s.shard = t.shard AND s.state = 'open' LEFT JOIN head h ON h.shard = t.shard AND h.owner = t.owner";
 
 impl Inner {
     pub(super) async fn cursor_now(&self, owner: UserId, device: &DeviceName, says: Option<Seq>) -> Result<Place, StoreError> {
@@ -130,8 +132,8 @@ impl Inner {
         let mut places = vec![None; asked.len()];
         for row in &rows {
             let at = usize::try_from(get::<i64>(row, "at")? - 1).unwrap_or(usize::MAX);
-            if let Some(place) = places.get_mut(at) {
-                *place = Some(Place { epoch: number(row, "stream_epoch")?, seq: number(row, "head")? });
+            if let (Some(place), Some(epoch)) = (places.get_mut(at), get::<Option<i64>>(row, "stream_epoch")?) {
+                *place = Some(Place { epoch: unsigned(epoch)?, seq: number(row, "head")? });
             }
         }
         Ok(places)

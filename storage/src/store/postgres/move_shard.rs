@@ -29,6 +29,8 @@ use crate::StorageError;
 const FEW: u64 = 500;
 /// Rounds of catching up; when commits outrun them, the pause is longer.
 const ROUNDS_MAX: u32 = 20;
+/// Bytes of a binary copy without rows: header and trailer. Such a one is not passed on, which saves the pause its round trips.
+const NO_ROWS: usize = 21;
 /// How long the lock is waited for: a step of retention is short.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Every device there is.
@@ -71,7 +73,8 @@ impl Side {
 
     /// Runs a statement; how many rows it met.
     async fn run(&mut self, sql: impl Into<String>) -> Result<u64, StorageError> {
-        let done = sqlx::query(AssertSqlSafe(sql.into())).execute(&mut self.connection).await;
+        // unprepared: one round trip, which counts in the pause
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut self.connection).await;
         done.map(|done| done.rows_affected()).map_err(|why| self.bad(why))
     }
 
@@ -247,6 +250,9 @@ struct Mover {
 
 impl Mover {
     async fn run(&mut self, row: &ShardRow) -> Result<(), StorageError> {
+        for table in &TABLES {
+            self.target.run(table.stage()).await?;
+        }
         let resumes = row.state == "moved" && self.resume(row).await?;
         if !resumes {
             self.copy(row).await?;
@@ -313,9 +319,6 @@ impl Mover {
     /// What the notes say was added since; how many rows that were, devices and high-waters apart.
     async fn round(&mut self) -> Result<u64, StorageError> {
         let (from, since) = (self.at, self.since.clone());
-        for table in &TABLES {
-            self.target.run(table.stage()).await?;
-        }
         let to = self.begin().await?;
         let range = Range { shard: self.shard, from, to, since: &since };
         let mut added = 0;
@@ -375,8 +378,16 @@ impl Mover {
             let name = name.to_owned();
             move |why: sqlx::Error| StorageError::Database { name: name.clone(), why: why.to_string() }
         };
-        let mut sink = target.connection.copy_in_raw(into).await.map_err(at(&to))?;
         let mut rows = source.connection.copy_out_raw(out).await.map_err(at(&from))?;
+        let mut front = Vec::new();
+        while front.len() <= NO_ROWS {
+            match rows.try_next().await.map_err(at(&from))? {
+                Some(bytes) => front.extend_from_slice(&bytes),
+                None => return Ok(0),
+            }
+        }
+        let mut sink = target.connection.copy_in_raw(into).await.map_err(at(&to))?;
+        sink.send(front).await.map_err(at(&to))?;
         while let Some(bytes) = rows.try_next().await.map_err(at(&from))? {
             sink.send(bytes).await.map_err(at(&to))?;
         }

@@ -273,3 +273,45 @@ impl Heads {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use protocol::record::{Event, Message};
+
+    use super::*;
+    use crate::store::contract::{message, user};
+
+    fn commit(rows: &[(u64, u64, &Arc<Message>)]) -> Commit {
+        let row = |(owner, seq, message): &(u64, u64, &Arc<Message>)| Row {
+            owner: user(*owner),
+            event: Event { seq: *seq, body: EventBody::Message(Arc::clone(message)) },
+        };
+        Commit { rows: rows.iter().map(row).collect(), ..Commit::default() }
+    }
+
+    #[test]
+    fn a_message_of_two_owners_is_stored_once_and_counted_twice() {
+        let (one, other) = (message(1, 2, 1), message(1, 3, 2));
+        let batch = Batch::of(ShardId(0), &commit(&[(1, 8, &one), (2, 1, &one), (1, 9, &other)])).unwrap();
+        assert_eq!(batch.messages.refs, [2, 1]);
+        assert_eq!((batch.heads.before, batch.heads.after), (vec![7, 0], vec![9, 1]));
+        assert_eq!(batch.heads.at_ms, [1, 1], "of the first new event");
+        assert_eq!(batch.conversations.seq, [8, 1, 9]);
+        let again = message(1, 2, 3);
+        let batch = Batch::of(ShardId(0), &commit(&[(1, 1, &one), (1, 2, &again)])).unwrap();
+        assert_eq!((batch.conversations.seq, batch.mailbox.seq), (vec![2], vec![1, 2]), "the last of each conversation");
+    }
+
+    #[test]
+    fn a_batch_with_a_hole_is_fenced() {
+        let one = message(1, 2, 1);
+        for seqs in [[1, 3], [2, 2], [2, 1]] {
+            let refused = Batch::of(ShardId(5), &commit(&[(1, seqs[0], &one), (1, seqs[1], &one)])).unwrap_err();
+            assert_eq!(refused, StoreError::Fenced(5), "{seqs:?}");
+        }
+        assert_eq!(Batch::of(ShardId(5), &commit(&[(1, 0, &one)])).unwrap_err(), StoreError::Fenced(5));
+        assert!(matches!(Batch::of(ShardId(5), &commit(&[(1, 1 << 63, &one)])), Err(StoreError::Damaged(_))));
+    }
+}
