@@ -60,6 +60,7 @@ tokio::task_local! {
 
 /// A point of a move at which tests end it.
 pub(crate) async fn halt(point: &'static str) {
+    protocol::plant::halt(point);
     #[cfg(feature = "contract")]
     if HALT_AT.try_with(|at| *at == point).unwrap_or(false) {
         std::future::pending::<()>().await;
