@@ -43,6 +43,8 @@ pub enum Start {
 pub struct Attached {
     /// The entry in the registry, if it answered.
     pub registration: Option<Registration>,
+    /// The entry it took the place of: where the device was before.
+    pub replaced: Option<Registration>,
     /// The present stream epoch.
     pub epoch: u64,
     /// Where to go on.
@@ -63,16 +65,16 @@ impl Attached {
 pub async fn attach(registry: &dyn Registry, store: &dyn Store, node: NodeId, request: &Attach) -> Result<Attached, StoreError> {
     if planted(Bug::ReadBeforeRegister) {
         let (epoch, start) = read(store, request).await?;
-        let registration = register(registry, node, request).await;
-        return Ok(Attached { registration, epoch, start });
+        let (registration, replaced) = register(registry, node, request).await;
+        return Ok(Attached { registration, replaced, epoch, start });
     }
-    let registration = register(registry, node, request).await;
+    let (registration, replaced) = register(registry, node, request).await;
     let held = held("attach:registered");
     if held > 0 {
         tokio::time::sleep(Duration::from_millis(held)).await;
     }
     match (read(store, request).await, registration) {
-        (Ok((epoch, start)), _) => Ok(Attached { registration, epoch, start }),
+        (Ok((epoch, start)), _) => Ok(Attached { registration, replaced, epoch, start }),
         (Err(why), None) => Err(why),
         (Err(why), Some(registration)) => {
             // the next try registers anew; if there is none, nothing stays behind (or it dies with the node's lease)
@@ -82,16 +84,16 @@ pub async fn attach(registry: &dyn Registry, store: &dyn Store, node: NodeId, re
     }
 }
 
-async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Option<Registration> {
+async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> (Option<Registration>, Option<Registration>) {
     match tokio::time::timeout(REGISTRY_WAIT, registry.register(request.user, &request.device, node)).await {
-        Ok(Ok((registration, _replaced))) => Some(registration),
+        Ok(Ok((registration, replaced))) => (Some(registration), replaced),
         Ok(Err(why)) => {
             tracing::warn!(user = %request.user, %why, "attached without registration");
-            None
+            (None, None)
         }
         Err(_) => {
             tracing::warn!(user = %request.user, "attached without registration: the registry is slow");
-            None
+            (None, None)
         }
     }
 }

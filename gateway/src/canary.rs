@@ -16,6 +16,8 @@ use crate::outbox::Outbox;
 
 const EVERY: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(5);
+/// A canary that was not pushed is looked for among so many of the mailbox's newest: those of all gateways.
+const NEAR: u64 = 256;
 
 /// Sends canaries for ever: each through a mailbox of its own, so that a part of the store that is away does not hide that the rest works.
 pub async fn run(node: &Arc<Gateway>) {
@@ -33,10 +35,17 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
     if node.sessions.enter(user, &request.device, &outbox, 1).is_err() {
         return;
     }
-    while let Err(why) = attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
-        tracing::warn!(%why, "a canary waits for the store");
-        tokio::time::sleep(EVERY).await;
-    }
+    let attached = loop {
+        match attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
+            Ok(attached) => break attached,
+            Err(why) => {
+                tracing::warn!(%why, "a canary waits for the store");
+                tokio::time::sleep(EVERY).await;
+            }
+        }
+    };
+    // entered again with the others when the registry has forgotten
+    node.sessions.registered(user, &outbox, attached.registration.map_or(1, |registration| registration.counter));
     outbox.listen(true);
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -54,6 +63,12 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
                     tracing::info!(canary = user.get(), after = ?std::time::Instant::elapsed(&lost_since), "the canary comes back again");
                 }
             }
+            // pushes do not come, the message did: sessions get theirs by the comparison of heads, seconds later
+            Err(_) if is_stored(node, user, id).await => {
+                node.health.canary_came();
+                metrics::counter!("switchboard_canaries_unpushed_total").increment(1);
+                tracing::debug!(canary = user.get(), "the canary was stored and not pushed");
+            }
             Err(_) => {
                 metrics::counter!("switchboard_canaries_lost_total").increment(1);
                 if lost_since.is_none() {
@@ -63,6 +78,18 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
             }
         }
     }
+}
+
+/// Whether the message is in the mailbox, near its end.
+async fn is_stored(node: &Gateway, user: UserId, id: MessageId) -> bool {
+    let newest = node.ports.store.newest(&[user]).await.ok().and_then(|places| places.first().copied().flatten());
+    let Some(newest) = newest else { return false };
+    let slice = node.ports.store.read(user, newest.seq.saturating_sub(NEAR), NEAR as u32, u32::MAX).await;
+    slice.is_ok_and(|slice| slice.events.iter().any(|event| is(&event.body, id)))
+}
+
+fn is(body: &EventBody, id: MessageId) -> bool {
+    matches!(body, EventBody::Message(message) if message.record.identity.id == id)
 }
 
 fn canary(user: UserId, id: MessageId) -> Record {
@@ -78,8 +105,7 @@ fn fresh_id() -> MessageId {
 async fn arrival(outbox: &Outbox, id: MessageId) {
     poll_fn(|cx| {
         outbox.register(cx.waker());
-        let ours = |body: &EventBody| matches!(body, EventBody::Message(message) if message.record.identity.id == id);
-        if outbox.take().pushes.iter().any(|event| ours(&event.body)) { Poll::Ready(()) } else { Poll::Pending }
+        if outbox.take().pushes.iter().any(|event| is(&event.body, id)) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use protocol::plant::{Bug, planted};
-use protocol::{DeviceName, UserId};
+use protocol::{CloseCode, DeviceName, UserId};
 use router::registry::NodeId;
 use smallvec::SmallVec;
 use storage::push::{Deliver, Push, Wake};
@@ -16,6 +16,21 @@ use crate::outbox::{Outbox, WakeList};
 struct Entry {
     device: DeviceName,
     outbox: Arc<Outbox>,
+    /// Counter of its registration; 0 before it is attached.
+    counter: u64,
+}
+
+/// A session with its place in the registry.
+#[derive(Debug, Clone)]
+pub struct Entered {
+    /// Whose.
+    pub user: UserId,
+    /// Which device.
+    pub device: DeviceName,
+    /// Counter of its registration.
+    pub counter: u64,
+    /// The session.
+    pub outbox: Arc<Outbox>,
 }
 
 /// The sessions of this node, by user.
@@ -24,6 +39,8 @@ pub struct Sessions {
     by_user: DashMap<UserId, SmallVec<[Entry; 1]>>,
     /// Notified when pushes may have been lost on their way from another node.
     pub links_broke: Arc<Notify>,
+    /// Notified when the registry may have lost entries.
+    pub registry_forgot: Arc<Notify>,
 }
 
 /// A user has too many sessions already.
@@ -45,13 +62,47 @@ impl Sessions {
         let mut entries = self.by_user.entry(user).or_default();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.device == *device) {
             let old = std::mem::replace(&mut entry.outbox, Arc::clone(outbox));
+            entry.counter = 0;
             return Ok((!Arc::ptr_eq(&old, outbox)).then_some(old));
         }
         if entries.len() >= max {
             return Err(TooMany);
         }
-        entries.push(Entry { device: device.clone(), outbox: Arc::clone(outbox) });
+        entries.push(Entry { device: device.clone(), outbox: Arc::clone(outbox), counter: 0 });
         Ok(None)
+    }
+
+    /// The session stands in the registry with this counter.
+    pub fn registered(&self, user: UserId, outbox: &Arc<Outbox>, counter: u64) {
+        if let Some(mut entries) = self.by_user.get_mut(&user)
+            && let Some(entry) = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.outbox, outbox))
+        {
+            entry.counter = counter;
+        }
+    }
+
+    /// The device has attached at another node, in place of the registration with this counter: what is left of it here is closed.
+    pub fn superseded(&self, user: UserId, device: &DeviceName, counter: u64) {
+        let Some(entries) = self.by_user.get(&user) else { return };
+        let old = entries.iter().find(|entry| entry.device == *device && (1..=counter).contains(&entry.counter));
+        if let Some(entry) = old {
+            entry.outbox.close(CloseCode::Superseded);
+        }
+    }
+
+    /// Every session that was attached.
+    pub fn entered(&self) -> Vec<Entered> {
+        let of = |user: &UserId, entries: &SmallVec<[Entry; 1]>| {
+            let attached = entries.iter().filter(|entry| entry.counter > 0);
+            let one = |entry: &Entry| Entered {
+                user: *user,
+                device: entry.device.clone(),
+                counter: entry.counter,
+                outbox: Arc::clone(&entry.outbox),
+            };
+            attached.map(one).collect::<SmallVec<[_; 1]>>()
+        };
+        self.by_user.iter().flat_map(|entries| of(entries.key(), entries.value())).collect()
     }
 
     /// The session of a device, if there is one here.
@@ -66,14 +117,6 @@ impl Sessions {
             entries.retain(|entry| !Arc::ptr_eq(&entry.outbox, outbox));
         }
         self.by_user.remove_if(&user, |_, entries| entries.is_empty());
-    }
-
-    /// Every session with its user.
-    pub fn by_user(&self) -> Vec<(UserId, Arc<Outbox>)> {
-        let one = |user: &UserId, entries: &SmallVec<[Entry; 1]>| {
-            entries.iter().map(|entry| (*user, Arc::clone(&entry.outbox))).collect::<SmallVec<[_; 1]>>()
-        };
-        self.by_user.iter().flat_map(|entries| one(entries.key(), entries.value())).collect()
     }
 
     /// Every session.

@@ -1,10 +1,14 @@
 //! A lost hint heals: every ten seconds, and at once when a link from storage broke, the heads of all mailboxes with a session here are asked of
 //! the store, and each session hears how far its mailbox goes. Pushes are hints; this is why losing one is a delay and nothing else.
+//!
+//! And when the registry may have forgotten, every session is entered again as it was, paced; so it is every few minutes, whatever happened. Who
+//! learns by it that the device has attached elsewhere is closed.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::UserId;
+use protocol::{CloseCode, UserId};
+use router::registry::{Registration, RegistryError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::metrics;
@@ -17,8 +21,56 @@ const BATCH: usize = 2_000;
 /// Between the batches of one comparison.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Compares for ever.
+/// How often sessions are entered into the registry again when nothing calls for it.
+const ENTER_EVERY: Duration = Duration::from_secs(300);
+/// Sessions entered by one call.
+const ENTER_BATCH: usize = 256;
+/// Between two tries while the registry does not answer.
+const ENTER_RETRY: Duration = Duration::from_secs(1);
+
+/// Compares, and enters again, for ever.
 pub async fn run(node: &Gateway) {
+    tokio::join!(compare_for_ever(node), enter_for_ever(node));
+}
+
+async fn enter_for_ever(node: &Gateway) {
+    if node.ports.links.is_none() {
+        return; // one process: its registry lives and dies with it
+    }
+    loop {
+        tokio::select! {
+            () = sleep(ENTER_EVERY) => {}
+            () = node.sessions.registry_forgot.notified() => {}
+        }
+        while let Err(why) = enter(node).await {
+            tracing::debug!(%why, "sessions could not be entered again and will be");
+            sleep(ENTER_RETRY).await;
+        }
+    }
+}
+
+/// Enters every session again as it was.
+async fn enter(node: &Gateway) -> Result<(), RegistryError> {
+    let entered = node.sessions.entered();
+    for batch in entered.chunks(ENTER_BATCH) {
+        let entries: Vec<_> = batch
+            .iter()
+            .map(|one| (one.user, one.device.clone(), Registration { node: node.node, counter: one.counter }))
+            .collect();
+        let stand = node.ports.registry.register_all(&entries).await?;
+        for ((one, (_, _, ours)), stands) in batch.iter().zip(&entries).zip(stand) {
+            // not the entry it was: the device is at another node now
+            if stands != *ours && stands.node != node.node {
+                one.outbox.close(CloseCode::Superseded);
+            }
+        }
+        sleep(PACE).await;
+    }
+    metrics::entered(entered.len());
+    Ok(())
+}
+
+async fn compare_for_ever(node: &Gateway) {
     let mut every = interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     every.tick().await;
@@ -35,8 +87,8 @@ pub async fn run(node: &Gateway) {
 /// Tells every session of this node how far its mailbox goes.
 async fn compare(node: &Gateway) {
     let mut outboxes: HashMap<UserId, Vec<_>> = HashMap::new();
-    for (user, outbox) in node.sessions.by_user() {
-        outboxes.entry(user).or_default().push(outbox);
+    for one in node.sessions.entered() {
+        outboxes.entry(one.user).or_default().push(one.outbox);
     }
     let users: Vec<_> = outboxes.keys().copied().collect();
     for users in users.chunks(BATCH) {

@@ -70,3 +70,8 @@ pub fn dropped(what: &'static str, why: &'static str) {
 pub fn compared(why: &'static str) {
     counter!("switchboard_head_comparisons_total", "why" => why).increment(1);
 }
+
+/// Sessions were entered into the registry again.
+pub fn entered(sessions: usize) {
+    counter!("switchboard_sessions_entered_again_total").increment(sessions as u64);
+}

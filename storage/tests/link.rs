@@ -228,7 +228,7 @@ async fn the_wrong_secret_cluster_or_none_is_refused_by_name() {
 #[tokio::test]
 async fn without_a_secret_only_loopback() {
     let credentials = Arc::new(Credentials::new(B, CLUSTER, None).unwrap());
-    let inbox = Inbox { deliver: None, rewinds: None, on_gap: Arc::new(|| ()) };
+    let inbox = Inbox { deliver: None, rewinds: None, superseded: None, on_gap: Arc::new(|| ()) };
     let everywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
     let error = listen(everywhere, credentials, inbox, quick()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);

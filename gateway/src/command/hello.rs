@@ -104,14 +104,15 @@ impl Client {
     pub(crate) fn registered(&mut self, registration: Registration) {
         if let Some(who) = &mut self.who {
             who.registration = Some(registration);
+            self.node.sessions.registered(who.user, &self.outbox, registration.counter);
         }
     }
 
     /// Registry and store have answered: the session begins, or the cursor is no good.
     pub(crate) fn attached(&mut self, attached: Attached, out: &mut Frames) {
-        if let Some(registration) = attached.registration {
-            self.registered(registration);
-        }
+        // without an answer the registry is told later, with the time of now as the counter, as it would have counted itself: a newer entry stands
+        let unanswered = || Registration { node: self.node.node, counter: now_ms() * 1000 };
+        self.registered(attached.registration.unwrap_or_else(unanswered));
         match attached.start {
             Start::Resync(head, reason) => {
                 self.stage = Stage::Resync;
@@ -215,6 +216,14 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
             return;
         }
     };
+    if attached.registration.is_none() {
+        node.sessions.registry_forgot.notify_one();
+    }
+    if let (Some(replaced), Some(links)) = (attached.replaced, &node.ports.links)
+        && replaced.node != node.node
+    {
+        links.supersede(replaced.node, request.user, &request.device, replaced.counter);
+    }
     // A newer session of the device may have entered while the registry was asked, and its own entry may be older than ours: then ours is
     // its entry now.
     let holder = node.sessions.holder(request.user, &request.device).filter(|holder| !Arc::ptr_eq(holder, &outbox));

@@ -70,7 +70,11 @@ pub(crate) fn shard(settings: &Settings, command: Shard) -> anyhow::Result<()> {
 
 fn list(rows: &[shards::ShardRow]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:>5}  {:<16} {:<8} {:>12} {:>12} {:>10} {:>12}", "SHARD", "DATABASE", "STATE", "OWNER EPOCH", "OFFSET", "MAILBOXES", "EVENTS")?;
+    writeln!(
+        out,
+        "{:>5}  {:<16} {:<8} {:>12} {:>12} {:>10} {:>12}",
+        "SHARD", "DATABASE", "STATE", "OWNER EPOCH", "OFFSET", "MAILBOXES", "EVENTS"
+    )?;
     for row in rows {
         let state = match &row.moved_to {
             Some(to) => format!("{} to {to}", row.state),

@@ -87,12 +87,19 @@ impl Cluster {
                 && text.len() <= 48
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         };
-        ensure!(good(&self.name), "cluster.name must be 1 to 48 letters, digits, '-', '_' or '.': it names this process in the cluster");
+        ensure!(
+            good(&self.name),
+            "cluster.name must be 1 to 48 letters, digits, '-', '_' or '.': it names this process in the cluster"
+        );
         ensure!(good(&self.id), "cluster.id must be 1 to 48 letters, digits, '-', '_' or '.'");
         ensure!(!self.roles.is_empty(), "cluster.roles is empty: one or more of gateway, router, storage (or --roles)");
         ensure!(self.log_epoch > 0, "cluster.log_epoch must be at least 1");
         let reached = self.advertise.unwrap_or(self.link);
-        ensure!(!reached.ip().is_unspecified(), "cluster.advertise is needed when cluster.link is {}: other nodes must know where to come", self.link);
+        ensure!(
+            !reached.ip().is_unspecified(),
+            "cluster.advertise is needed when cluster.link is {}: other nodes must know where to come",
+            self.link
+        );
         ensure!(
             self.secret_file.is_some() || (self.link.ip().is_loopback() && reached.ip().is_loopback()),
             "cluster.secret_file is missing: only nodes on a loopback address may do without (a file with at least {SECRET_BYTES_MIN} random bytes, \
@@ -110,7 +117,11 @@ impl Cluster {
         let Some(file) = &self.secret_file else { return Ok(None) };
         let secret = std::fs::read(file).with_context(|| format!("cluster.secret_file {}", file.display()))?;
         let secret = secret.trim_ascii_end().to_vec();
-        ensure!(secret.len() >= SECRET_BYTES_MIN, "cluster.secret_file has {} bytes; at least {SECRET_BYTES_MIN} are needed", secret.len());
+        ensure!(
+            secret.len() >= SECRET_BYTES_MIN,
+            "cluster.secret_file has {} bytes; at least {SECRET_BYTES_MIN} are needed",
+            secret.len()
+        );
         Ok(Some(secret))
     }
 }

@@ -68,6 +68,7 @@ pub(crate) async fn run(settings: Settings, cluster: Cluster) -> anyhow::Result<
     let gateway = Arc::clone(&process.gateway);
     tokio::spawn(Arc::clone(&gateway).run_background());
     tokio::spawn(roles::tell_parts(Arc::clone(&process)));
+    tokio::spawn(roles::follow_members(Arc::clone(&process)));
     let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
     serve::announce(&listener, &settings)?;
     let stop = CancellationToken::new();
@@ -106,17 +107,19 @@ async fn stand_up(
     let sessions = Arc::new(Sessions::default());
     let local: Option<Arc<dyn Deliver>> = cluster.has(Role::Gateway).then(|| Arc::clone(&sessions) as _);
     let (rewinds, asked) = mpsc::channel(REWINDS);
-    let broke = Arc::clone(&sessions.links_broke);
+    let (broke, holds) = (Arc::clone(&sessions.links_broke), Arc::clone(&sessions));
     let inbox = Inbox {
         deliver: local.clone(),
         rewinds: cluster.has(Role::Router).then(|| rewinds.clone()),
+        superseded: Some(Arc::new(move |user, device, counter| holds.superseded(user, device, counter))),
         on_gap: Arc::new(move || broke.notify_one()),
     };
     let limits = link::Limits::default();
     let listening = link::listen(cluster.link, Arc::clone(&credentials), inbox, limits).await.context("cluster.link")?;
     let address = cluster.advertise.unwrap_or_else(|| listening.address());
 
-    let roles = Roles { gateway: cluster.has(Role::Gateway), router: cluster.has(Role::Router), storage: cluster.has(Role::Storage) };
+    let roles =
+        Roles { gateway: cluster.has(Role::Gateway), router: cluster.has(Role::Router), storage: cluster.has(Role::Storage) };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let member = Member {
         node,
@@ -130,7 +133,7 @@ async fn stand_up(
     let members = membership.members();
     let registry = Arc::new(RedisRegistry::new(redis, members.clone()));
     let find = members.clone();
-    let links = LinkDeliver::new(credentials, Arc::new(move |node| find.view().address(node)), local, limits);
+    let links = Arc::new(LinkDeliver::new(credentials, Arc::new(move |node| find.view().address(node)), local, limits));
 
     let shards = cluster.postgres.shards()?;
     let lag = Lag { log: log.clone(), store: store.clone(), shards };
@@ -139,6 +142,7 @@ async fn stand_up(
         registry: registry.clone(),
         store: store.clone(),
         lag: Some(Arc::new(lag)),
+        links: Some(Arc::clone(&links)),
     };
     let tokens = secret::tokens(settings)?;
     let gateway = Gateway::new(settings.gateway.clone(), ports, node, sessions, tokens);
@@ -146,7 +150,7 @@ async fn stand_up(
         gateway.health.stands_without_canary();
     }
     let process =
-        Process { node, cluster, log, registry, store, members, gateway, links: Arc::new(links), retention: settings.retention.clone(), rewinds };
+        Process { node, cluster, log, registry, store, members, gateway, links, retention: settings.retention.clone(), rewinds };
     Ok((Arc::new(process), asked, membership, listening))
 }
 

@@ -174,3 +174,27 @@ pub(super) async fn tell_parts(process: Arc<Process>) {
         }
     }
 }
+
+/// Links with gateways as soon as they are members, so that their first events find a way; and has the sessions of this process entered again
+/// when the registry may have forgotten them.
+pub(super) async fn follow_members(process: Arc<Process>) {
+    let mut changes = process.members.watch();
+    let mut in_doubt = false;
+    loop {
+        let view = changes.borrow_and_update().clone();
+        let doubts = view.hold_off || view.unreachable_since.is_some() || !view.known;
+        if in_doubt && view.known && view.unreachable_since.is_none() {
+            // at the beginning of a hold-off, that is as soon as the store answers again, and once more behind it
+            process.gateway.sessions.registry_forgot.notify_one();
+        }
+        in_doubt = doubts;
+        if process.cluster.has(super::Role::Storage) {
+            for node in view.live(Lease::Gateway) {
+                process.links.connect(node);
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -34,14 +34,17 @@ pub(crate) struct Seen {
 }
 
 /// Runs the load for as long as `during` takes, then judges. Panics when anything is wrong.
-pub(crate) async fn under_load<F: Future<Output = ()>>(stand: &Stand, gateways: &[&str], (row, users): (&str, u64), during: F) -> Seen {
+pub(crate) async fn under_load<F: Future<Output = ()>>(
+    stand: &Stand,
+    gateways: &[&str],
+    (row, users): (&str, u64),
+    during: F,
+) -> Seen {
     let accounts = stand.accounts(users);
     let targets = stand.targets(gateways).await;
     let recorder = Recorder::in_memory();
-    let actors: Vec<_> = accounts
-        .iter()
-        .flat_map(|account| DEVICES.map(|device| actor(&targets, account, device, &recorder)))
-        .collect();
+    let actors: Vec<_> =
+        accounts.iter().flat_map(|account| DEVICES.map(|device| actor(&targets, account, device, &recorder))).collect();
     all_reach(&actors, "first attach", |status| status.attached).await;
     let (stop, sends) = (AtomicBool::new(false), AtomicU32::new(0));
     let fault = async {
@@ -138,7 +141,9 @@ async fn read_back(
         let head = read.expect("the mailbox is read in time").unwrap_or_else(|error| panic!("reading {client} back: {error}"));
         for actor in actors.iter().filter(|actor| actor.client().user == account.user) {
             let caught_up = tokio::time::timeout(PATIENCE, actor.wait_until(|status| status.cursor >= head)).await;
-            caught_up.unwrap_or_else(|_| panic!("{} stays behind {head}: {:?}", actor.client(), actor.status())).expect("it lives");
+            caught_up
+                .unwrap_or_else(|_| panic!("{} stays behind {head}: {:?}", actor.client(), actor.status()))
+                .expect("it lives");
         }
     }
     for actor in actors {

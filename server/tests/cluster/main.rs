@@ -47,7 +47,19 @@ async fn nothing_is_lost_or_doubled_whatever_dies() {
     let rounds = std::env::var("TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
     let brokers = std::env::var("TEST_BROKERS").unwrap_or_else(|_| "1".into());
     let stand = Stand::up(&[
-        "--brokers", &brokers, "--databases", "2", "--gateways", "2", "--routers", "2", "--storages", "2", "--redis", "single", "--no-nginx",
+        "--brokers",
+        &brokers,
+        "--databases",
+        "2",
+        "--gateways",
+        "2",
+        "--routers",
+        "2",
+        "--storages",
+        "2",
+        "--redis",
+        "single",
+        "--no-nginx",
     ]);
     for round in 1..=rounds {
         for (name, what, row) in ROWS {

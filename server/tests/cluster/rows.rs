@@ -13,7 +13,10 @@ const USERS: u64 = 6;
 const BEFORE: Duration = Duration::from_millis(1500);
 
 fn said(seen: &Seen, more: &str) -> String {
-    format!("{} sends, slowest {:.2?}, {} connections broke ({} with sends in flight){more}", seen.sends, seen.slowest, seen.closed, seen.cut)
+    format!(
+        "{} sends, slowest {:.2?}, {} connections broke ({} with sends in flight){more}",
+        seen.sends, seen.slowest, seen.closed, seen.cut
+    )
 }
 
 /// The load alone: what the others are compared with.

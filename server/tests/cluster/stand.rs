@@ -87,7 +87,11 @@ impl Stand {
         let out = self.halts.path().join("tokens.txt");
         let config = self.config("gateway-1");
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
-        command.arg("--config").arg(config).args(["token", "--users", &format!("{first}-{}", first + count - 1), "--out"]).arg(&out);
+        command
+            .arg("--config")
+            .arg(config)
+            .args(["token", "--users", &format!("{first}-{}", first + count - 1), "--out"])
+            .arg(&out);
         let output = command.output().expect("the binary runs");
         assert!(output.status.success(), "switchboard token: {}", String::from_utf8_lossy(&output.stderr));
         tokens::read(&out).expect("a tokens file")
@@ -167,7 +171,11 @@ impl Stand {
     pub(crate) async fn until(&self, what: &str, test: impl Fn() -> bool) {
         let end = Instant::now() + PATIENCE;
         while !test() {
-            assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}\n{}", self.must(&["status"]));
+            assert!(
+                Instant::now() < end,
+                "{what}: not within {PATIENCE:?}\n{}",
+                String::from_utf8_lossy(&self.run(&["status"]).stdout)
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }

@@ -136,6 +136,24 @@ pub(super) struct Rewinds {
     pub(super) rewinds: Vec<WireRewind>,
 }
 
+/// A device has attached at the sender: what is left of it here is to be closed.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct WireSuperseded {
+    #[prost(uint64, tag = "1")]
+    pub(super) user: u64,
+    #[prost(string, tag = "2")]
+    pub(super) device: String,
+    #[prost(uint64, tag = "3")]
+    pub(super) counter: u64,
+}
+
+/// Sessions to close.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Supersedes {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) superseded: Vec<WireSuperseded>,
+}
+
 /// Nothing but a sign of life and the counter.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Beat {}
@@ -159,6 +177,8 @@ pub(super) enum Kind {
     Rewinds(Rewinds),
     #[prost(message, tag = "9")]
     Beat(Beat),
+    #[prost(message, tag = "10")]
+    Supersedes(Supersedes),
 }
 
 /// One frame. `counter` is the number of frames of pushes that were meant to be sent so far on this link, this one included.
@@ -166,7 +186,7 @@ pub(super) enum Kind {
 pub(super) struct Frame {
     #[prost(fixed64, tag = "1")]
     pub(super) counter: u64,
-    #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(super) kind: Option<Kind>,
 }
 

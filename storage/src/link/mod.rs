@@ -33,7 +33,7 @@ mod sender;
 mod track;
 
 pub use handshake::{BadCredentials, Credentials};
-pub use receiver::{Inbox, Listener, listen};
+pub use receiver::{Inbox, Listener, Superseded, listen};
 pub use rewind::{RewindSender, Routers};
 pub use sender::{Find, LinkDeliver};
 

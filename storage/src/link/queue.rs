@@ -10,6 +10,8 @@ use super::frame;
 
 /// Requests to rewind that wait.
 const REWINDS_MAX: usize = 256;
+/// Sessions to close that wait.
+const SUPERSEDES_MAX: usize = 1024;
 
 /// Why pushes are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,7 @@ pub(super) struct Queue {
     /// Pushes taken by the last [`Self::take`]: on their way into the socket until the next one.
     in_flight: usize,
     rewinds: Vec<Rewind>,
+    superseded: Vec<frame::WireSuperseded>,
     max: (usize, usize),
 }
 
@@ -72,6 +75,7 @@ impl Queue {
             bytes: 0,
             in_flight: 0,
             rewinds: Vec::new(),
+            superseded: Vec::new(),
             max: (pushes_max, bytes_max),
         }
     }
@@ -128,12 +132,25 @@ impl Queue {
         room
     }
 
+    /// Takes a session to close, also while the link is down. Says whether there was room.
+    pub(super) fn supersede(&mut self, superseded: frame::WireSuperseded) -> bool {
+        let room = self.superseded.len() < SUPERSEDES_MAX;
+        if room {
+            self.superseded.push(superseded);
+        }
+        room
+    }
+
     /// Moves frames into an empty buffer, the last one being written, until it has `enough` bytes; behind the last one a beat, when frames were dropped after it.
     pub(super) fn take(&mut self, buffer: &mut Vec<u8>, enough: usize) -> Taken {
         let mut taken = Taken { pushes: 0, rewinds: self.rewinds.len() };
         if !self.rewinds.is_empty() {
             let rewinds = std::mem::take(&mut self.rewinds).into_iter().map(Into::into).collect();
             frame::write(buffer, self.told, &frame::encode(frame::Kind::Rewinds(frame::Rewinds { rewinds })));
+        }
+        if !self.superseded.is_empty() {
+            let superseded = std::mem::take(&mut self.superseded);
+            frame::write(buffer, self.told, &frame::encode(frame::Kind::Supersedes(frame::Supersedes { superseded })));
         }
         while buffer.len() < enough {
             let Some(next) = self.waiting.pop_front() else { break };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metrics::{Counter, counter};
 use parking_lot::Mutex;
+use protocol::{DeviceName, UserId};
 use router::consume::Rewind;
 use router::registry::NodeId;
 use tokio::io::AsyncWriteExt as _;
@@ -29,6 +30,9 @@ const GAP_PAUSE: Duration = Duration::from_millis(250);
 /// Rest after an accept that failed, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Closes the session of a device that has attached elsewhere; must not block.
+pub type Superseded = Arc<dyn Fn(UserId, &DeviceName, u64) + Send + Sync>;
+
 /// Where that goes which comes over the links.
 #[derive(Clone)]
 pub struct Inbox {
@@ -36,6 +40,8 @@ pub struct Inbox {
     pub deliver: Option<Arc<dyn Deliver>>,
     /// The routers of this process, if it has any. A request that does not fit is dropped and counted.
     pub rewinds: Option<mpsc::Sender<Rewind>>,
+    /// A device of the gateway of this process has attached at another node: user, device, and the counter of the registration it has here.
+    pub superseded: Option<Superseded>,
     /// Pushes may have been missed: the heads of all sessions are to be compared. At most four times a second, never left out; must not block.
     pub on_gap: Arc<dyn Fn() + Send + Sync>,
 }
@@ -283,6 +289,10 @@ impl Host {
                 self.rewind(&rewinds);
                 None
             }
+            Some(Kind::Supersedes(frame)) => {
+                self.supersede(&frame);
+                None
+            }
             Some(Kind::Beat(_)) => track.beat(frame.counter),
             // a newer build's
             None => None,
@@ -309,6 +319,15 @@ impl Host {
             None => dropped("not_here", pushes.len()),
         }
         Ok(())
+    }
+
+    fn supersede(&self, frame: &frame::Supersedes) {
+        let Some(close) = &self.inbox.superseded else { return };
+        for one in &frame.superseded {
+            if let Ok(device) = one.device.parse() {
+                close(UserId::from_stored(one.user), &device, one.counter);
+            }
+        }
     }
 
     fn rewind(&self, frame: &Rewinds) {

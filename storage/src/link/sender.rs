@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metrics::{Counter, counter};
 use parking_lot::{Mutex, RwLock};
+use protocol::{DeviceName, UserId};
 use router::consume::Rewind;
 use router::registry::NodeId;
 use tokio::io::AsyncWriteExt as _;
@@ -18,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::seal;
-use super::frame::{Cutter, Frame, Kind, Token, whole};
+use super::frame::{Cutter, Frame, Kind, Token, WireSuperseded, whole};
 use super::handshake::{Credentials, Handshake, Refused};
 use super::meters::{Said, Up, dropped, refused};
 use super::queue::Queue;
@@ -110,6 +111,16 @@ impl LinkDeliver {
     pub fn rewind(&self, node: NodeId, rewind: Rewind) -> bool {
         let Ok(peer) = self.peer(node) else { return false };
         let taken = peer.queue.lock().ask(rewind);
+        peer.more.notify_one();
+        taken
+    }
+
+    /// Tells a node that a device has attached elsewhere, in place of the registration with this counter there. It waits for a link, up to a
+    /// bound; says whether it was taken. Lost, the node learns it when it enters its sessions into the registry again.
+    pub fn supersede(&self, node: NodeId, user: UserId, device: &DeviceName, counter: u64) -> bool {
+        let Ok(peer) = self.peer(node) else { return false };
+        let superseded = WireSuperseded { user: user.get(), device: device.as_str().to_owned(), counter };
+        let taken = peer.queue.lock().supersede(superseded);
         peer.more.notify_one();
         taken
     }

@@ -179,7 +179,12 @@ impl Node {
         // the port of a node that has just ended may be taken a moment longer
         let end = Instant::now() + Duration::from_secs(10);
         let listener = loop {
-            let inbox = Inbox { deliver: Some(Arc::clone(&deliver)), rewinds: Some(asks.clone()), on_gap: on_gap.clone() };
+            let inbox = Inbox {
+                deliver: Some(Arc::clone(&deliver)),
+                rewinds: Some(asks.clone()),
+                superseded: None,
+                on_gap: on_gap.clone(),
+            };
             match listen(address, Arc::clone(&credentials), inbox, limits).await {
                 Ok(listener) => break listener,
                 Err(error) => assert!(Instant::now() < end, "{error}"),
