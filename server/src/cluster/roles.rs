@@ -183,8 +183,8 @@ pub(super) async fn follow_members(process: Arc<Process>) {
     loop {
         let view = changes.borrow_and_update().clone();
         let doubts = view.hold_off || view.unreachable_since.is_some() || !view.known;
-        if in_doubt && view.known && view.unreachable_since.is_none() {
-            // at the beginning of a hold-off, that is as soon as the store answers again, and once more behind it
+        if (in_doubt || view.hold_off) && view.known && view.unreachable_since.is_none() {
+            // as soon as the store answers again or was found empty, and once more when the hold-off ends
             process.gateway.sessions.registry_forgot.notify_one();
         }
         in_doubt = doubts;

@@ -1,6 +1,7 @@
 //! The load of a row: users with two devices each, spread over the gateways, that send on an open schedule whatever happens, and the judgement
 //! of all they saw.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -46,12 +47,13 @@ pub(crate) async fn under_load<F: Future<Output = ()>>(
     let actors: Vec<_> =
         accounts.iter().flat_map(|account| DEVICES.map(|device| actor(&targets, account, device, &recorder))).collect();
     all_reach(&actors, "first attach", |status| status.attached).await;
-    let (stop, sends) = (AtomicBool::new(false), AtomicU32::new(0));
-    let fault = async {
-        during.await;
-        stop.store(true, Ordering::Relaxed);
-    };
-    tokio::join!(fault, load(&actors, &accounts, (&sends, &stop)));
+    let (stop, sends, actors) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)), Arc::new(actors));
+    // a task of its own: what is done to the cluster blocks its thread
+    let loading = tokio::spawn(load(Arc::clone(&actors), accounts.clone(), (Arc::clone(&sends), Arc::clone(&stop))));
+    during.await;
+    stop.store(true, Ordering::Relaxed);
+    loading.await.expect("the load runs to its end");
+    let actors = Arc::into_inner(actors).expect("the load has ended");
     last_words(&actors, &accounts, &recorder, &sends).await;
     let sends = usize::try_from(sends.load(Ordering::Relaxed)).expect("fits");
     let entries = read_back(&targets, &accounts, actors, &recorder).await;
@@ -78,7 +80,7 @@ fn actor(targets: &[Target], account: &Account, device: &str, recorder: &Recorde
     Actor::start(Plan { targets, client, habits: Habits::default(), seed }, recorder)
 }
 
-async fn load(actors: &[Actor], accounts: &[Account], (sends, stop): (&AtomicU32, &AtomicBool)) {
+async fn load(actors: Arc<Vec<Actor>>, accounts: Vec<Account>, (sends, stop): (Arc<AtomicU32>, Arc<AtomicBool>)) {
     let mut rng = StdRng::seed_from_u64(accounts[0].user);
     let start = Instant::now();
     for n in 0.. {
@@ -87,7 +89,7 @@ async fn load(actors: &[Actor], accounts: &[Account], (sends, stop): (&AtomicU32
             return;
         }
         let to = accounts[rng.random_range(0..accounts.len())].user;
-        send(&actors[rng.random_range(0..actors.len())], to, sends);
+        send(&actors[rng.random_range(0..actors.len())], to, &sends);
     }
 }
 
