@@ -67,6 +67,10 @@ async fn enter(node: &Gateway) -> Result<(), RegistryError> {
         sleep(PACE).await;
     }
     metrics::entered(entered.len());
+    if !entered.is_empty() {
+        // what was pushed while there were no entries went nowhere
+        node.sessions.links_broke.notify_one();
+    }
     Ok(())
 }
 

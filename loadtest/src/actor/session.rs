@@ -117,7 +117,8 @@ impl Device {
     }
 
     async fn send_due(&self, connection: &mut Connection) -> Result<(), ClientError> {
-        if connection.leave_at.is_some() {
+        // told to go: until then it goes on, and then it only waits for answers
+        if connection.leave_at.is_some_and(|at| Instant::now() >= at) {
             return Ok(());
         }
         let mut fed = false;
@@ -148,9 +149,10 @@ impl Device {
             }
             at = at.min(give_up_at);
         }
-        if let Some(leave_at) = connection.leave_at {
-            at = if now < leave_at { at.min(leave_at) } else { at };
-        } else if let Some(hold_until) = outbox.hold_until().filter(|until| *until > now) {
+        if let Some(leave_at) = connection.leave_at.filter(|leave_at| now < *leave_at) {
+            at = at.min(leave_at);
+        }
+        if let Some(hold_until) = outbox.hold_until().filter(|until| *until > now) {
             at = at.min(hold_until);
         }
         Ok(connection.acknowledge_at.map_or(at, |acknowledge_at| at.min(acknowledge_at)))

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
 
 mod load;
+mod proxy;
 mod rows;
 mod stand;
 
@@ -19,7 +20,7 @@ use stand::Stand;
 type Row = for<'a> fn(&'a Stand) -> Pin<Box<dyn Future<Output = String> + 'a>>;
 
 /// The rows: number in the fault matrix, what happens, and the function that makes it happen and says what it saw.
-const ROWS: [(&str, &str, Row); 14] = [
+const ROWS: [(&str, &str, Row); 16] = [
     ("F0", "nothing", |stand| Box::pin(rows::nothing(stand))),
     ("F1", "a gateway is killed", |stand| Box::pin(rows::gateway_killed(stand))),
     ("F2", "routers are killed at each place of their work", |stand| Box::pin(rows::routers_killed(stand))),
@@ -30,9 +31,11 @@ const ROWS: [(&str, &str, Row); 14] = [
     ("F6c", "Redis is killed and comes back empty", |stand| Box::pin(rows::redis_killed(stand))),
     ("F7", "a database is killed", |stand| Box::pin(rows::database_killed(stand))),
     ("F8", "an owner stands still while another takes over", |stand| Box::pin(rows::owner_stands_still(stand))),
+    ("F10", "a gateway is cut off from its engines and from those who push to it", |stand| Box::pin(rows::partitioned(stand))),
     ("F17", "every process of ours is replaced, one after the other", |stand| Box::pin(rows::rolling(stand))),
     ("F22", "shards move under load, and a mover is killed", |stand| Box::pin(rows::shards_move(stand))),
     ("J1", "processes join and leave", |stand| Box::pin(rows::join_and_leave(stand))),
+    ("S1", "one device attaches at two gateways", |stand| Box::pin(rows::one_device_twice(stand))),
     ("A1", "devices attach elsewhere while their events are on the way", |stand| Box::pin(rows::attach_elsewhere(stand))),
 ];
 

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use loadtest::client::Client;
+use loadtest::frame::{Hello, ServerFrame};
 use tokio::time::{Instant, sleep};
 
 use crate::load::{Seen, under_load};
+use crate::proxy::Proxy;
 use crate::stand::Stand;
 
 const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
@@ -147,18 +150,21 @@ pub(crate) async fn owner_stands_still(stand: &Stand) -> String {
     said(&seen, &format!("; {refused} partitions taken from the frozen one"))
 }
 
-/// Each process ends by SIGTERM and comes back: no send fails, and a client is told to move once.
+/// Each process ends by SIGTERM and comes back: no send fails, and its work goes on elsewhere at once.
 pub(crate) async fn rolling(stand: &Stand) -> String {
-    let seen = under_load(stand, &GATEWAYS, ("F17", USERS), async {
-        for name in ["storage-1", "storage-2", "router-1", "router-2", "gateway-1", "gateway-2"] {
+    let mut worst = Vec::new();
+    for name in ["storage-1", "router-1", "gateway-1", "storage-2", "router-2", "gateway-2"] {
+        let seen = under_load(stand, &GATEWAYS, ("F17", USERS), async {
+            sleep(Duration::from_millis(500)).await;
             stand.does("restart", name);
             stand.ready(name).await;
-        }
-        sleep(BEFORE).await;
-    })
-    .await;
-    assert_eq!(seen.cut, 0, "a drain cuts nobody with sends in flight");
-    said(&seen, "")
+            sleep(Duration::from_secs(4)).await;
+        })
+        .await;
+        assert_eq!(seen.cut, 0, "{name}: a drain cuts nobody with sends in flight");
+        worst.push(format!("{name} {:.2?}", seen.slowest));
+    }
+    format!("slowest while it was replaced: {}", worst.join(", "))
 }
 
 pub(crate) async fn shards_move(stand: &Stand) -> String {
@@ -231,4 +237,80 @@ pub(crate) async fn attach_elsewhere(stand: &Stand) -> String {
     .await;
     assert!(seen.closed > 0, "nobody was cut off");
     said(&seen, "")
+}
+
+/// A third gateway behind proxies is cut off from its database, from Redis, and from the storage owners that push to it.
+pub(crate) async fn partitioned(stand: &Stand) -> String {
+    let address =
+        |name: &str| stand.must(&["url", name]).rsplit(['@', '/']).find(|part| part.contains(':')).unwrap_or_default().to_owned();
+    let mut proxies = Vec::new();
+    let mut config = std::fs::read_to_string(stand.config("gateway-1")).expect("a configuration");
+    for name in ["redis-1", "postgres-a", "postgres-b"] {
+        let target = address(name);
+        let proxy = Proxy::before(target.parse().expect("host:port")).await;
+        config = config.replace(&target, &proxy.address.to_string());
+        proxies.push((name, proxy));
+    }
+    let (listen, link) = (free_port(), free_port());
+    let pushes = Proxy::before(([127, 0, 0, 1], link).into()).await;
+    let own = stand.address("gateway-1");
+    config = config.replace(&format!("listen = \"{own}\""), &format!("listen = \"127.0.0.1:{listen}\""));
+    config = config.replace("name = \"gateway-1\"", "name = \"gateway-p\"");
+    let links = config.lines().find(|line| line.starts_with("link = ")).expect("a link address").to_owned();
+    config = config.replace(&links, &format!("link = \"127.0.0.1:{link}\"\nadvertise = \"{}\"", pushes.address));
+    proxies.push(("links", pushes));
+    let gateway = stand.extra("gateway-p", &config);
+    stand.until("the gateway behind proxies is ready", || gateway.is_ready(listen)).await;
+
+    let at = format!("127.0.0.1:{listen}");
+    let mut worst = Vec::new();
+    for (name, proxy) in &proxies {
+        let row = format!("F10-{name}");
+        let seen = under_load(stand, &["gateway-2", &at], (&row, USERS), async {
+            sleep(BEFORE).await;
+            proxy.cut(true);
+            sleep(Duration::from_secs(6)).await;
+            proxy.cut(false);
+            sleep(BEFORE).await;
+        })
+        .await;
+        // 6 s of silence, and the comparison of heads behind it
+        assert!(seen.slowest < Duration::from_secs(17), "{name}: {:?}", seen.slowest);
+        worst.push(format!("{name} {:.2?}", seen.slowest));
+    }
+    drop(gateway);
+    format!("slowest with 6 s cut off from {}", worst.join(", "))
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+/// One device at two gateways: the newer closes the older at once, and what is sent then comes to the newer.
+pub(crate) async fn one_device_twice(stand: &Stand) -> String {
+    let account = stand.accounts(1).remove(0);
+    let targets = stand.targets(&GATEWAYS).await;
+    let attach = async |at: usize| {
+        let mut client = Client::connect(&targets[at].with_token(&account.token)).await.expect("it connects");
+        client.hello(Hello { device: "phone", cursor: Some(0), epoch: None }).await.expect("it is welcome");
+        while !matches!(client.next().await.expect("it attaches"), ServerFrame::Live { .. }) {}
+        client
+    };
+    let mut older = attach(0).await;
+    let mut slowest = Duration::ZERO;
+    for round in 1..=6 {
+        let newer = attach(round % 2).await;
+        let began = Instant::now();
+        let closed = tokio::time::timeout(Duration::from_secs(5), async {
+            loop {
+                if let Err(why) = older.next().await {
+                    return why.close_code();
+                }
+            }
+        });
+        assert_eq!(closed.await.expect("the older one is closed"), Some(4409));
+        slowest = slowest.max(began.elapsed());
+        older = newer;
+    }
+    format!("6 times, the older one was closed within {slowest:.2?}")
 }

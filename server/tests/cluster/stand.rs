@@ -71,11 +71,12 @@ impl Stand {
         url.rsplit("//").next().unwrap_or_default().trim_end_matches('/').to_owned()
     }
 
-    /// Where clients connect: each gateway.
+    /// Where clients connect: each gateway, by name or by address.
     pub(crate) async fn targets(&self, gateways: &[&str]) -> Vec<Target> {
         let mut targets = Vec::new();
         for name in gateways {
-            targets.push(Target::resolve(&format!("ws://{}/ws", self.address(name))).await.expect("a loopback address"));
+            let address = if name.contains(':') { (*name).to_owned() } else { self.address(name) };
+            targets.push(Target::resolve(&format!("ws://{address}/ws")).await.expect("a loopback address"));
         }
         targets
     }
@@ -95,6 +96,16 @@ impl Stand {
         let output = command.output().expect("the binary runs");
         assert!(output.status.success(), "switchboard token: {}", String::from_utf8_lossy(&output.stderr));
         tokens::read(&out).expect("a tokens file")
+    }
+
+    /// A process that `scripts/cluster` knows nothing of; it is killed when what this returns is dropped.
+    pub(crate) fn extra(&self, name: &str, config: &str) -> Extra {
+        let file = self.halts.path().join(format!("{name}.toml"));
+        std::fs::write(&file, config).expect("a configuration");
+        let log = std::fs::File::create(self.folder.join("logs").join(format!("{name}.log"))).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.arg("--config").arg(file).arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Extra(command.env("TEST_HALTS", self.halts.path()).spawn().expect("the binary starts"))
     }
 
     /// The configuration file of a process.
@@ -178,6 +189,23 @@ impl Stand {
             );
             sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+/// A process beside the stand's.
+pub(crate) struct Extra(std::process::Child);
+
+impl Extra {
+    /// Whether the process that listens on this port is ready.
+    pub(crate) fn is_ready(&self, port: u16) -> bool {
+        get(&format!("127.0.0.1:{port}"), "/ready").is_some_and(|(status, _)| status == 200)
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
