@@ -49,7 +49,7 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
     outbox.listen(true);
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut lost_since = None;
+    let (mut lost_since, mut unpushed) = (None, false);
     loop {
         every.tick().await;
         let id = fresh_id();
@@ -58,6 +58,11 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
         match tokio::time::timeout(WAIT, arrival(&outbox, id)).await {
             Ok(()) => {
                 node.health.canary_came();
+                if unpushed {
+                    node.health.part("pushes", None);
+                    tracing::info!(canary = user.get(), "the canary is pushed again");
+                    unpushed = false;
+                }
                 metrics::histogram!("switchboard_canary_seconds").record(since.elapsed().as_secs_f64());
                 if let Some(lost_since) = lost_since.take() {
                     tracing::info!(canary = user.get(), after = ?std::time::Instant::elapsed(&lost_since), "the canary comes back again");
@@ -67,7 +72,14 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
             Err(_) if is_stored(node, user, id).await => {
                 node.health.canary_came();
                 metrics::counter!("switchboard_canaries_unpushed_total").increment(1);
-                tracing::debug!(canary = user.get(), "the canary was stored and not pushed");
+                if !unpushed {
+                    tracing::warn!(
+                        canary = user.get(),
+                        "the canary was stored and not pushed: events come with the comparison of heads"
+                    );
+                    node.health.part("pushes", Some("stored messages are not pushed: they come seconds late".into()));
+                    unpushed = true;
+                }
             }
             Err(_) => {
                 metrics::counter!("switchboard_canaries_lost_total").increment(1);

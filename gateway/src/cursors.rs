@@ -45,7 +45,6 @@ impl Cursors {
                 for Cursor { owner, device, epoch, seq } in &cursors {
                     self.acknowledged(*owner, device, Place { epoch: *epoch, seq: *seq });
                 }
-                return;
             }
         }
     }

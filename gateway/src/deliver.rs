@@ -20,6 +20,9 @@ struct Entry {
     counter: u64,
 }
 
+/// Counter of a session that attached while the registry did not answer. No registration has it.
+pub const UNREGISTERED: u64 = 1;
+
 /// A session with its place in the registry.
 #[derive(Debug, Clone)]
 pub struct Entered {
@@ -84,7 +87,7 @@ impl Sessions {
     /// The device has attached at another node, in place of the registration with this counter: what is left of it here is closed.
     pub fn superseded(&self, user: UserId, device: &DeviceName, counter: u64) {
         let Some(entries) = self.by_user.get(&user) else { return };
-        let old = entries.iter().find(|entry| entry.device == *device && (1..=counter).contains(&entry.counter));
+        let old = entries.iter().find(|entry| entry.device == *device && (UNREGISTERED + 1..=counter).contains(&entry.counter));
         if let Some(entry) = old {
             entry.outbox.close(CloseCode::Superseded);
         }

@@ -11,11 +11,15 @@ use protocol::{CloseCode, UserId};
 use router::registry::{Registration, RegistryError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::deliver::{Entered, UNREGISTERED};
 use crate::metrics;
 use crate::node::Gateway;
+use crate::outbox::Answer;
 
 /// How often heads are compared when nothing calls for it.
 const EVERY: Duration = Duration::from_secs(10);
+/// After a comparison that a link called for: links that break all the time must not ask the databases all the time.
+const LINK_REST: Duration = Duration::from_secs(1);
 /// Mailboxes asked for at once.
 const BATCH: usize = 2_000;
 /// Between the batches of one comparison.
@@ -49,28 +53,35 @@ async fn enter_for_ever(node: &Gateway) {
     }
 }
 
-/// Enters every session again as it was.
+/// Enters every session again as it was; who attached while the registry did not answer, for the first time.
 async fn enter(node: &Gateway) -> Result<(), RegistryError> {
     let entered = node.sessions.entered();
-    for batch in entered.chunks(ENTER_BATCH) {
-        let entries: Vec<_> = batch
-            .iter()
-            .map(|one| (one.user, one.device.clone(), Registration { node: node.node, counter: one.counter }))
-            .collect();
+    let (unregistered, registered): (Vec<_>, Vec<_>) = entered.into_iter().partition(|one| one.counter == UNREGISTERED);
+    for batch in registered.chunks(ENTER_BATCH) {
+        let ours = |one: &Entered| Registration { node: node.node, counter: one.counter };
+        let entries: Vec<_> = batch.iter().map(|one| (one.user, one.device.clone(), ours(one))).collect();
         let stand = node.ports.registry.register_all(&entries).await?;
-        for ((one, (_, _, ours)), stands) in batch.iter().zip(&entries).zip(stand) {
+        for (one, stands) in batch.iter().zip(stand) {
             // not the entry it was: the device is at another node now
-            if stands != *ours && stands.node != node.node {
+            if stands != ours(one) && stands.node != node.node {
                 one.outbox.close(CloseCode::Superseded);
+            }
+            // it left meanwhile, and its entry was perhaps put back behind it
+            if one.outbox.is_gone() {
+                node.ports.registry.deregister(one.user, &one.device, ours(one)).await?;
             }
         }
         sleep(PACE).await;
     }
-    metrics::entered(entered.len());
-    if !entered.is_empty() {
-        // what was pushed while there were no entries went nowhere
-        node.sessions.links_broke.notify_one();
+    for one in &unregistered {
+        let (registration, _) = node.ports.registry.register(one.user, &one.device, node.node).await?;
+        if one.outbox.answer(Answer::Registered(registration)).is_some() {
+            node.ports.registry.deregister(one.user, &one.device, registration).await?;
+        }
     }
+    metrics::entered(registered.len() + unregistered.len());
+    // what was pushed while there were no entries went nowhere
+    node.sessions.links_broke.notify_one();
     Ok(())
 }
 
@@ -85,6 +96,9 @@ async fn compare_for_ever(node: &Gateway) {
         };
         metrics::compared(why);
         compare(node).await;
+        if why == "link" {
+            sleep(LINK_REST).await;
+        }
     }
 }
 

@@ -290,10 +290,25 @@ mod tests {
 
     #[test]
     fn one_text_for_each_user() {
-        for bad in ["", "0", "01", "+1", "-1", " 1", "1 ", "1.0", "9223372036854775808", "18446744073709551616", "x", "١"] {
+        for bad in [
+            "",
+            "0",
+            "01",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1.0",
+            "9223372032559808512",
+            "9223372036854775808",
+            "18446744073709551616",
+            "x",
+            "١",
+        ] {
             assert_eq!(bad.parse::<UserId>(), Err(IdError::User), "{bad}");
         }
-        assert_eq!("9223372036854775807".parse::<UserId>().unwrap().to_string(), "9223372036854775807");
+        assert_eq!("9223372032559808511".parse::<UserId>().unwrap().to_string(), "9223372032559808511");
+        assert_eq!(UserId::new(UserId::canary(3).get()), None, "no client is a canary");
     }
 
     #[test]

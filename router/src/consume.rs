@@ -35,7 +35,9 @@ const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 /// Source records in one read.
 const READ_MAX: usize = 128;
 /// A checkpoint is stored this long after there was something to store.
-const CHECKPOINT_AFTER: Duration = Duration::from_millis(100);
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
+/// So many records at the end of the checkpoints may be no checkpoints.
+const CHECKPOINTS_PASSED: u64 = 64;
 
 /// Storage has met a hole: what it has last taken from this source, and where in its mailbox partition it saw that something is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,9 +178,20 @@ async fn newest_checkpoint(log: &dyn Log, source: Source) -> Result<Checkpoint, 
     let Some(offset) = log.end(Topic::RouterCheckpoints, partition).await?.checked_sub(1) else {
         return Ok(Checkpoint::start(source.epoch));
     };
-    let entries = log.read(Topic::RouterCheckpoints, partition, offset, 1).await?;
-    let newest = entries.first().ok_or_else(|| LogError::Unavailable("no checkpoint where the log ends".into()))?;
-    Checkpoint::decode(&newest.payload).map_err(|why| RouterError::Undecodable { partition, offset, why })
+    let mut last = None;
+    for offset in (offset.saturating_sub(CHECKPOINTS_PASSED)..=offset).rev() {
+        let entries = log.read(Topic::RouterCheckpoints, partition, offset, 1).await?;
+        let newest = entries.first().ok_or_else(|| LogError::Unavailable("no checkpoint where the log ends".into()))?;
+        match Checkpoint::decode(&newest.payload) {
+            Ok(checkpoint) if checkpoint.epoch != 0 => return Ok(checkpoint),
+            // an older one only makes more to be said again
+            Ok(_) => {}
+            Err(why) => last = last.or(Some(why)),
+        }
+        tracing::error!(topic = "router_checkpoints", partition, offset, "bytes that are no checkpoint are passed over");
+        metrics::counter!("switchboard_quarantined_total", "topic" => "router_checkpoints").increment(1);
+    }
+    Err(RouterError::Undecodable { partition, offset, why: last.unwrap_or(Undecodable::Field("epoch")) })
 }
 
 impl<'a> Router<'a> {
@@ -400,6 +413,10 @@ impl<'a> Router<'a> {
     async fn walked(&mut self, shard: ShardId, walk: Walk, result: Result<Vec<Entry>, LogError>) {
         let entries = match result {
             Ok(entries) => entries,
+            // retention has taken what is to be said again: what became of it a person must find out
+            Err(LogError::Refused(why)) => {
+                return self.stop(LogError::Refused(format!("a rewind for shard {}: {why}", shard.0)).into());
+            }
             Err(why) => {
                 tracing::warn!(partition = self.source.partition, shard = shard.0, %why, "the rewind's read failed");
                 self.lane(shard).walk_failed();

@@ -37,7 +37,7 @@ const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// Keys are asked for before each batch for so long after a repeat was met; else the store finds repeats while it commits.
 const ASK_FIRST: Duration = Duration::from_secs(1);
 /// Heads kept in memory; all are forgotten when there are more.
-const HEADS_MAX: usize = 65_536;
+const HEADS_MAX: usize = 8_192;
 
 /// What an owner stands on.
 #[derive(Clone)]
@@ -420,18 +420,24 @@ impl Owner<'_> {
             return;
         }
         self.audited = Instant::now();
+        let mut behind = Vec::new();
         for partition in 0..self.ports.sent.sources() {
             let Some(sent) = self.ports.sent.of(partition).await else { continue };
             let source = Source { partition, epoch: sent.epoch };
-            let (link, high_water) = (sent.chain.at(self.shard), self.high_waters.at(source));
-            // asked after the routers: what they counted as durable lies before this end
-            let end = self.ports.log.end(Topic::Mailbox, self.shard.0).await;
-            if link.next_offset > high_water.next_offset && end == Ok(self.checkpoint.offset) {
-                metrics::counter!("switchboard_storage_audits_behind_total").increment(1);
-                // seen at the newest record: so a request from before a rewind is known to be older than it
-                let hole = self.checkpoint.offset.saturating_sub(1);
-                self.ask_for(Rewind { source, shard: self.shard, high_water, hole });
+            let high_water = self.high_waters.at(source);
+            if sent.chain.at(self.shard).next_offset > high_water.next_offset {
+                behind.push((source, high_water));
             }
+        }
+        // asked after the routers: what they counted as durable lies before this end
+        if behind.is_empty() || self.ports.log.end(Topic::Mailbox, self.shard.0).await != Ok(self.checkpoint.offset) {
+            return;
+        }
+        // seen at the newest record: so a request from before a rewind is known to be older than it
+        let hole = self.checkpoint.offset.saturating_sub(1);
+        for (source, high_water) in behind {
+            metrics::counter!("switchboard_storage_audits_behind_total").increment(1);
+            self.ask_for(Rewind { source, shard: self.shard, high_water, hole });
         }
     }
 

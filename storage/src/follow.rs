@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
 use protocol::record::{MailboxRecord, Notification, Verdict};
 use router::RouterError;
 use router::consume::pause;
@@ -89,9 +90,10 @@ impl Follower<'_> {
                 return Ok(());
             }
         };
-        for entry in entries.into_iter().filter(|entry| entry.offset < committed.offset) {
-            self.follow(&entry).await;
-            self.offset = entry.offset + 1;
+        let entries: Vec<_> = entries.into_iter().filter(|entry| entry.offset < committed.offset).collect();
+        if let Some(last) = entries.last() {
+            self.follow(&entries).await;
+            self.offset = last.offset + 1;
         }
         if self.saved_at.elapsed() >= EVERY {
             self.save().await;
@@ -116,19 +118,12 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Tells of one record, however long it takes.
-    async fn follow(&self, entry: &Entry) {
-        let Ok(MailboxRecord { source, link, verdict: Verdict::Deliver(record, owners), .. }) =
-            MailboxRecord::decode(&entry.payload)
-        else {
-            return;
-        };
-        let (sender, at_ms) = (record.identity.sender, record.at_ms);
-        let owners: Vec<_> = owners.into_iter().filter(|owner| *owner != sender).collect();
-        if owners.is_empty() {
-            return;
-        }
-        sleep(until_old(at_ms)).await;
+    /// Tells of a batch, however long it takes.
+    async fn follow(&self, entries: &[Entry]) {
+        let mut news: Vec<_> = entries.iter().flat_map(notifications).collect();
+        let Some(newest) = news.iter().map(|one| one.at_ms).max() else { return };
+        sleep(until_old(newest)).await;
+        let owners: Vec<_> = news.iter().map(|one| one.owner).collect();
         let mut failures = 0;
         let places = loop {
             match self.ports.registry.nodes(&owners).await {
@@ -140,12 +135,9 @@ impl Follower<'_> {
                 }
             }
         };
-        let position = protocol::Position::new(source.epoch, link.next_offset.saturating_sub(1));
-        let away = owners.into_iter().zip(places).filter(|(_, nodes)| nodes.is_empty());
-        for (owner, _) in away {
-            let notification = Notification { owner, identity: record.identity, position, at_ms };
-            self.append(&notification).await;
-        }
+        let mut places = places.iter();
+        news.retain(|_| places.next().is_some_and(|nodes| nodes.is_empty()));
+        join_all(news.iter().map(|one| self.append(one))).await;
     }
 
     async fn append(&self, notification: &Notification) {
@@ -166,6 +158,16 @@ impl Follower<'_> {
             self.saved = self.offset;
         }
     }
+}
+
+/// What a record of the log may be told of: a message, to everybody but its sender.
+fn notifications(entry: &Entry) -> Vec<Notification> {
+    let Ok(record) = MailboxRecord::decode(&entry.payload) else { return Vec::new() };
+    let position = record.position();
+    let Verdict::Deliver(message, owners) = record.verdict else { return Vec::new() };
+    let (identity, at_ms) = (message.identity, message.at_ms);
+    let others = owners.into_iter().filter(|owner| *owner != identity.sender);
+    others.map(|owner| Notification { owner, identity, position, at_ms }).collect()
 }
 
 /// How long until a message taken then is old enough.

@@ -12,6 +12,7 @@ use storage::store::{Place, Slice, weight};
 use crate::attach::{self, Attach, Attached, Start};
 use crate::connection::Client;
 use crate::connection::client::{Stage, Who};
+use crate::deliver::UNREGISTERED;
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
 use crate::outbound::Frames;
@@ -110,9 +111,12 @@ impl Client {
 
     /// Registry and store have answered: the session begins, or the cursor is no good.
     pub(crate) fn attached(&mut self, attached: Attached, out: &mut Frames) {
-        // without an answer the registry is told later, with the time of now as the counter, as it would have counted itself: a newer entry stands
-        let unanswered = || Registration { node: self.node.node, counter: now_ms() * 1000 };
-        self.registered(attached.registration.unwrap_or_else(unanswered));
+        match (attached.registration, &self.who) {
+            (Some(registration), _) => self.registered(registration),
+            // the registry did not answer, and is asked again
+            (None, Some(who)) => self.node.sessions.registered(who.user, &self.outbox, UNREGISTERED),
+            (None, None) => {}
+        }
         match attached.start {
             Start::Resync(head, reason) => {
                 self.stage = Stage::Resync;
@@ -162,7 +166,13 @@ impl Client {
         let (node, outbox, user) = (Arc::clone(&self.node), Arc::clone(&self.outbox), who.user);
         tokio::spawn(async move {
             let slice = match node.ports.store.read(user, after, max_events, max_bytes).await {
-                Ok(slice) => Some(slice),
+                Ok(slice) => {
+                    if slice.events.is_empty() && slice.head.head <= after {
+                        // heard of more than there is: a database that was set back is replaying
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    Some(slice)
+                }
                 Err(why) => {
                     metrics::dropped("read_try", "store");
                     tracing::debug!(%user, %why, "a mailbox could not be read and will be tried again");

@@ -192,10 +192,11 @@ pub async fn measure(options: &Options) -> Result<Outcome> {
 }
 
 async fn attach_all(options: &Options, accounts: &[Account], device: &str) -> Result<Vec<Attached>> {
-    let target = options.common.target().await?;
+    let targets = options.common.targets().await?;
     let device: Arc<str> = device.into();
-    let coming = stream::iter(accounts.to_vec()).map(move |account| {
-        let (target, device) = (target.with_token(&account.token), Arc::clone(&device));
+    // partners are neighbours in the list: with several gateways they are at different ones
+    let coming = stream::iter(accounts.to_vec().into_iter().enumerate()).map(move |(index, account)| {
+        let (target, device) = (targets[index % targets.len()].with_token(&account.token), Arc::clone(&device));
         async move { attach(&target, &device, None).await.with_context(|| format!("attaching user {}", account.user)) }
     });
     coming.buffered(options.common.handshakes.max(1)).try_collect().await

@@ -26,9 +26,9 @@ const OTHER_FILES: u64 = 64;
 #[derive(Debug, Clone, Args)]
 #[group(skip)] // options are flattened into each other
 pub struct Common {
-    /// Where the server is.
-    #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
-    pub url: String,
+    /// Where the server is; several gateways of one cluster, separated by commas, share the sockets of `direct`.
+    #[arg(long, default_value = "ws://127.0.0.1:8080/ws", value_delimiter = ',')]
+    pub url: Vec<String>,
     /// The tokens file: one line a user, `<user> <token>`.
     #[arg(long)]
     pub tokens: PathBuf,
@@ -59,7 +59,17 @@ impl Common {
     }
 
     async fn target(&self) -> Result<Target> {
-        Target::resolve(&self.url).await.with_context(|| format!("resolving {}", self.url))
+        let targets = self.targets().await?;
+        ensure!(targets.len() == 1, "this scenario has one --url");
+        targets.into_iter().next().context("--url is missing")
+    }
+
+    async fn targets(&self) -> Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        for url in &self.url {
+            targets.push(Target::resolve(url).await.with_context(|| format!("resolving {url}"))?);
+        }
+        Ok(targets)
     }
 }
 

@@ -29,7 +29,7 @@ impl Undecodable {
     pub const fn is_garbage(&self) -> bool {
         match self {
             Self::Damaged(_) => true,
-            Self::Field(field) => matches!(field.as_bytes(), b"identity" | b"source" | b"link"),
+            Self::Field(field) => matches!(field.as_bytes(), b"identity" | b"id" | b"source" | b"link"),
         }
     }
 }
@@ -164,7 +164,7 @@ fn to_identity(identity: &Identity) -> WireIdentity {
 }
 
 fn from_identity(wire: Option<WireIdentity>) -> Result<Identity, Undecodable> {
-    let wire = wire.ok_or(Undecodable::Field("identity"))?;
+    let wire = wire.filter(|wire| !wire.conversation.is_empty()).ok_or(Undecodable::Field("identity"))?;
     Ok(Identity {
         sender: UserId::from_stored(wire.sender),
         conversation: ConversationId::from_key(&wire.conversation).ok_or(Undecodable::Field("conversation"))?,

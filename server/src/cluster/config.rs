@@ -93,7 +93,7 @@ impl Cluster {
         );
         ensure!(good(&self.id), "cluster.id must be 1 to 48 letters, digits, '-', '_' or '.'");
         ensure!(!self.roles.is_empty(), "cluster.roles is empty: one or more of gateway, router, storage (or --roles)");
-        ensure!(self.log_epoch > 0, "cluster.log_epoch must be at least 1");
+        ensure!((1..0x8000).contains(&self.log_epoch), "cluster.log_epoch must be from 1 to 32767");
         let reached = self.advertise.unwrap_or(self.link);
         ensure!(
             !reached.ip().is_unspecified(),

@@ -31,8 +31,12 @@ pub(crate) struct Share {
 
 /// How often the share is looked at, changes aside.
 const EVERY: Duration = Duration::from_millis(250);
-/// A partition that was taken by another is looked at again after this, spread so that two who disagree do not keep step.
-const TAKEN_REST: std::ops::RangeInclusive<u64> = 500..=1500;
+/// A partition that was taken away is looked at again after this: a virtual shard that has moved to another database is open there at once.
+const TAKEN_REST: Duration = Duration::from_millis(30);
+/// And after this when it is taken again soon, spread so that two who disagree do not keep step.
+const DISPUTED_REST: std::ops::RangeInclusive<u64> = 500..=1500;
+/// Soon.
+const DISPUTED: Duration = Duration::from_secs(3);
 /// One that stopped is tried again after this: a person may have put it right.
 const STOPPED_REST: Duration = Duration::from_secs(30);
 
@@ -52,6 +56,7 @@ struct Running {
     here: BTreeMap<u16, (u64, AbortHandle)>,
     starts: u64,
     resting: BTreeMap<u16, Instant>,
+    taken: BTreeMap<u16, Instant>,
 }
 
 impl<S, F> Owners<S>
@@ -61,7 +66,8 @@ where
 {
     /// Runs until `stop` is cancelled; then every task is dropped before this returns.
     pub(crate) async fn run(self, mut share: impl FnMut() -> Share, stop: CancellationToken) {
-        let mut running = Running { tasks: JoinSet::new(), here: BTreeMap::new(), starts: 0, resting: BTreeMap::new() };
+        let mut running =
+            Running { tasks: JoinSet::new(), here: BTreeMap::new(), starts: 0, resting: BTreeMap::new(), taken: BTreeMap::new() };
         let owned = metrics::gauge!("switchboard_partitions_owned", "topic" => self.what);
         let mut next = Instant::now();
         loop {
@@ -75,6 +81,7 @@ where
                     {
                         self.ended(&mut running, partition, why);
                     }
+                    next = next.min(Instant::now() + TAKEN_REST);
                     continue;
                 }
             }
@@ -125,7 +132,11 @@ where
     fn ended(&self, running: &mut Running, partition: u16, why: Ended) {
         running.here.remove(&partition);
         let (rest, what) = match why {
-            Ended::Taken => (Duration::from_millis(rand::random_range(TAKEN_REST)), "taken"),
+            Ended::Taken => {
+                let before = running.taken.insert(partition, Instant::now());
+                let disputed = before.is_some_and(|at| at.elapsed() < DISPUTED);
+                (if disputed { Duration::from_millis(rand::random_range(DISPUTED_REST)) } else { TAKEN_REST }, "taken")
+            }
             Ended::Stopped(why) => {
                 tracing::error!(topic = self.what, partition, why, "stops, and is tried again");
                 self.health.part(&self.name(partition), Some(why));

@@ -23,12 +23,11 @@ const CURSOR: &str = "WITH here AS (SELECT shard, stream_epoch FROM shard WHERE 
              seq = CASE WHEN d.epoch = excluded.epoch THEN d.seq ELSE excluded.seq END \
          RETURNING epoch, seq) \
      SELECT epoch, seq FROM found UNION ALL SELECT epoch, seq FROM born";
-/// The join is an outer one, so that it goes by the index, one look-up a cursor. Where a shard is no longer open, the rows written are of no use
-/// and harm, and its absence from the answer says so.
+/// Only what is open here is written: a copy that has gone must stay as it went. The absence of a shard from the answer says that it is not here.
 const SAVE: &str = "WITH here AS (SELECT shard, stream_epoch FROM shard WHERE shard = ANY($1) AND state = 'open' ORDER BY shard FOR KEY SHARE), \
      saved AS (INSERT INTO device AS d (shard, owner, device, epoch, seq, seen_at) \
          SELECT t.shard, t.owner, t.device, t.epoch, t.seq, now() FROM unnest($2, $3, $4, $5, $6) AS t(shard, owner, device, epoch, seq) \
-         LEFT JOIN shard s ON s.shard = t.shard WHERE coalesce(s.stream_epoch, -1) = t.epoch ORDER BY t.shard, t.owner, t.device \
+         JOIN here s ON s.shard = t.shard AND s.stream_epoch = t.epoch ORDER BY t.shard, t.owner, t.device \
          ON CONFLICT (shard, owner, device) DO UPDATE SET seen_at = excluded.seen_at, epoch = excluded.epoch, \
              seq = CASE WHEN d.epoch = excluded.epoch THEN greatest(d.seq, excluded.seq) ELSE excluded.seq END) \
      SELECT shard FROM here";

@@ -29,6 +29,8 @@ use crate::StorageError;
 const FEW: u64 = 500;
 /// Rounds of catching up; when commits outrun them, the pause is longer.
 const ROUNDS_MAX: u32 = 20;
+/// How often the rest is copied and compared inside the pause.
+const COMPARES_MAX: u32 = 4;
 /// Bytes of a binary copy without rows: header and trailer. Such a one is not passed on, which saves the pause its round trips.
 const NO_ROWS: usize = 21;
 /// How long the lock is waited for: a step of retention is short.
@@ -256,6 +258,8 @@ impl Mover {
         let resumes = row.state == "moved" && self.resume(row).await?;
         if !resumes {
             self.copy(row).await?;
+            // what has just arrived is unknown to the planner, and the next move away from there asks for parts of it
+            self.target.run("ANALYZE message, mailbox, identity_key, head, conversation, device").await?;
             halt("move:copied").await;
         }
         if row.state == "open" {
@@ -266,7 +270,18 @@ impl Mover {
         halt("move:moved").await;
         self.source.look(self.shard).await?;
         self.round().await?;
-        self.compare(resumes).await?;
+        for again in 1.. {
+            match self.compare(resumes).await {
+                Err(why) if again < COMPARES_MAX => {
+                    tracing::warn!(shard = self.shard, %why, "copies the rest once more");
+                    self.round().await?;
+                }
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
         self.open().await?;
         self.moved.pause = pause.elapsed();
         halt("move:opened").await;

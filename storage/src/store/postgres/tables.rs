@@ -12,11 +12,12 @@ pub(super) struct Table {
     conflict: &'static str,
 }
 
-/// New mailbox rows, by the notes.
+/// New mailbox rows, by the notes. The notes lead (that is what OFFSET 0 is for): whatever the planner believes of a table whose rows have just
+/// arrived, each note costs one look-up.
 macro_rules! new_rows {
     () => {
-        "move_mailbox v JOIN mailbox b ON b.shard = v.shard AND b.owner = v.owner AND b.seq BETWEEN v.first_seq AND v.last_seq \
-         WHERE v.shard = {s} AND v.n > {from} AND v.n <= {to}"
+        "move_mailbox v CROSS JOIN LATERAL (SELECT * FROM mailbox m WHERE m.shard = v.shard AND m.owner = v.owner \
+         AND m.seq BETWEEN v.first_seq AND v.last_seq OFFSET 0) b WHERE v.shard = {s} AND v.n > {from} AND v.n <= {to}"
     };
 }
 
@@ -28,7 +29,8 @@ pub(super) const TABLES: [Table; 8] = [
         changed: concat!(
             "(SELECT DISTINCT b.conversation, b.position FROM ",
             new_rows!(),
-            " AND b.refusal IS NULL) d JOIN message t ON t.shard = {s} AND t.conversation = d.conversation AND t.position = d.position"
+            " AND b.refusal IS NULL) d CROSS JOIN LATERAL (SELECT * FROM message m WHERE m.shard = {s} AND m.conversation = d.conversation \
+             AND m.position = d.position OFFSET 0) t"
         ),
         conflict: "(shard, conversation, position) DO UPDATE SET refs = excluded.refs",
     },
@@ -48,7 +50,7 @@ pub(super) const TABLES: [Table; 8] = [
         name: "head",
         columns: "shard, owner, head, floor, oldest_ms",
         changed: "(SELECT DISTINCT v.owner FROM move_mailbox v WHERE v.shard = {s} AND v.n > {from} AND v.n <= {to}) d \
-                  JOIN head t ON t.shard = {s} AND t.owner = d.owner",
+                  CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.shard = {s} AND h.owner = d.owner OFFSET 0) t",
         conflict: "(shard, owner) DO UPDATE SET head = excluded.head, floor = excluded.floor, oldest_ms = excluded.oldest_ms",
     },
     Table {
@@ -57,7 +59,8 @@ pub(super) const TABLES: [Table; 8] = [
         changed: concat!(
             "(SELECT DISTINCT b.owner, b.conversation FROM ",
             new_rows!(),
-            ") d JOIN conversation t ON t.shard = {s} AND t.owner = d.owner AND t.conversation = d.conversation"
+            ") d CROSS JOIN LATERAL (SELECT * FROM conversation c WHERE c.shard = {s} AND c.owner = d.owner \
+             AND c.conversation = d.conversation OFFSET 0) t"
         ),
         conflict: "(shard, owner, conversation) DO UPDATE SET last_seq = excluded.last_seq, last_position = excluded.last_position",
     },
