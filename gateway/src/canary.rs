@@ -50,6 +50,7 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut lost_since, mut unpushed) = (None, false);
+    let part = format!("pushes of canary {}", user.get());
     loop {
         every.tick().await;
         let id = fresh_id();
@@ -59,7 +60,7 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
             Ok(()) => {
                 node.health.canary_came();
                 if unpushed {
-                    node.health.part("pushes", None);
+                    node.health.part(&part, None);
                     tracing::info!(canary = user.get(), "the canary is pushed again");
                     unpushed = false;
                 }
@@ -77,7 +78,7 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
                         canary = user.get(),
                         "the canary was stored and not pushed: events come with the comparison of heads"
                     );
-                    node.health.part("pushes", Some("stored messages are not pushed: they come seconds late".into()));
+                    node.health.part(&part, Some("stored messages are not pushed: they come seconds late".into()));
                     unpushed = true;
                 }
             }

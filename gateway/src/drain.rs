@@ -43,8 +43,9 @@ impl Gateway {
             tracing::warn!(sockets = self.sockets.load(Ordering::Relaxed), "the drain's deadline ends with open sockets");
         }
         self.cursors.flush().await;
-        // the canary's session is never told by a socket
-        Drained { told: sessions.len().saturating_sub(1), closed: left.len().saturating_sub(1) }
+        // the canaries' sessions have no socket
+        let canaries = usize::from(self.config.canaries);
+        Drained { told: sessions.len().saturating_sub(canaries), closed: left.len().saturating_sub(canaries) }
     }
 
     async fn empty(&self) {

@@ -52,7 +52,6 @@ pub struct Session {
     /// The store has answered at least once: before that nobody knows the head.
     has_read: bool,
     live: bool,
-    doubts: bool,
 }
 
 impl Session {
@@ -70,7 +69,6 @@ impl Session {
             reading: false,
             has_read: false,
             live: false,
-            doubts: false,
         }
     }
 
@@ -120,11 +118,6 @@ impl Session {
         self.known_head = self.known_head.max(head);
     }
 
-    /// The store is asked at the next step whether there is something nobody told of: a lost hint heals.
-    pub fn doubt(&mut self) {
-        self.doubts = self.live && !self.reading;
-    }
-
     /// A read is answered; its events were taken. `None`: it failed and will be asked for again. A mailbox whose floor rose over what is
     /// wanted cannot be continued: then this says so, and the session is at its end.
     pub fn read_done(&mut self, head: Option<Head>) -> Result<(), Head> {
@@ -163,7 +156,7 @@ impl Session {
         if self.reading {
             return Step::Wait;
         }
-        if self.has_read && self.next > self.known_head && !self.doubts {
+        if self.has_read && self.next > self.known_head {
             if self.live {
                 return Step::Wait;
             }
@@ -174,7 +167,6 @@ impl Session {
             return Step::Wait;
         }
         self.reading = true;
-        self.doubts = false;
         let written = u32::try_from(self.weights.len()).unwrap_or(u32::MAX);
         Step::Read {
             after: self.next - 1,
@@ -252,7 +244,6 @@ mod tests {
         Answer { fail: bool },
         Ack,
         Heal,
-        Doubt,
     }
 
     fn input() -> impl Strategy<Value = Input> {
@@ -262,7 +253,6 @@ mod tests {
             3 => any::<bool>().prop_map(|fail| Input::Answer { fail }),
             3 => Just(Input::Ack),
             1 => Just(Input::Heal),
-            1 => Just(Input::Doubt),
         ]
     }
 
@@ -282,13 +272,12 @@ mod tests {
                     Input::Answer { fail } => world.answer(fail),
                     Input::Ack => { world.session.received(world.session.next() - 1).unwrap(); }
                     Input::Heal => world.session.heard_of(world.head),
-                    Input::Doubt => world.session.doubt(),
                 }
                 prop_assert!(world.session.weights.len() <= 8);
             }
             for _ in 0..2 * world.head + 10 {
-                // nobody tells: doubt alone must find what is missing
-                world.session.doubt();
+                // nobody pushes: the comparison of heads alone must find what is missing
+                world.session.heard_of(world.head);
                 world.step();
                 world.answer(false);
                 world.session.received(world.session.next() - 1).unwrap();

@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not a user: a decimal number from 1 to 2^63-2^32-1 without sign or leading zero.
-    #[error("a user is a decimal string from \"1\" to \"9223372036854775807\"")]
+    #[error("a user is a decimal string from \"1\" to \"9223372032559808511\"")]
     User,
     /// Not a conversation such as `d:42:43`.
     #[error("a direct conversation is \"d:<lower user>:<higher user>\"")]

@@ -55,6 +55,19 @@ impl Log for Flaky {
     }
 }
 
+/// A record with an identity and a body whose content this build has never heard of.
+fn of_a_newer_build() -> Bytes {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Newer {
+        #[prost(bytes = "vec", tag = "1")]
+        identity: Vec<u8>,
+        #[prost(bytes = "vec", tag = "2")]
+        body: Vec<u8>,
+    }
+    let known = <Newer as prost::Message>::decode(record(1).encode()).unwrap();
+    prost::Message::encode_to_vec(&Newer { body: Vec::new(), ..known }).into()
+}
+
 fn log(fails_each: u64) -> Flaky {
     Flaky { inner: MemoryLog::new(2, SHARDS), appends: Arc::default(), fails_each }
 }
@@ -151,10 +164,10 @@ async fn failed_appends_and_dead_routers_cost_repeats_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_that_are_no_record_stop_the_partition_by_name() {
+async fn a_record_of_a_newer_build_stops_the_partition_by_name() {
     let log = log(0);
     accept(&log, 0..3).await;
-    log.inner.append(Topic::Messages, SOURCE.partition, Bytes::from_static(b"\xff\xff")).await.unwrap();
+    log.inner.append(Topic::Messages, SOURCE.partition, of_a_newer_build()).await.unwrap();
     accept(&log, 3..5).await;
     let (_rewinds, router) = start(&log);
     let why = router.await.unwrap();

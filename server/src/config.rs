@@ -167,7 +167,7 @@ impl Settings {
             None => gateway,
             Some(cluster) => gateway::config::Config {
                 name: cluster.name.clone(),
-                canaries: CANARIES,
+                canaries: if cluster.has(Role::Gateway) { CANARIES } else { 0 },
                 sockets: cluster.has(Role::Gateway),
                 ..gateway
             },
@@ -269,6 +269,7 @@ fn read(file: Option<&std::path::Path>, environment: HashMap<String, String>) ->
     }
     let list = Environment::with_prefix(PREFIX).prefix_separator("_").separator(SEPARATOR).source(Some(keys)).try_parsing(true);
     let list = list.list_separator(",").with_list_parse_key("gateway.origins").with_list_parse_key("cluster.roles");
+    let list = list.with_list_parse_key("cluster.redis.sentinels").with_list_parse_key("cluster.redis.cluster");
     let config = config.add_source(list).build().context("configuration")?;
     config.try_deserialize().map_err(|why| anyhow!("configuration: {why}"))
 }

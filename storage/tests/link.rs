@@ -362,10 +362,12 @@ fn cpu_us() -> u64 {
     ticks.sum::<u64>() * 10_000
 }
 
-/// Run by hand: `cargo test -p storage --test link -- --ignored --nocapture measure`.
+/// Run by hand: `TEST_FIGURES=1 cargo test -p storage --test link -- --nocapture measure`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, not a test"]
 async fn measure() {
+    if std::env::var_os("TEST_FIGURES").is_none() {
+        return;
+    }
     for size in [1, 64] {
         let (a, b) = pair(Limits::default()).await;
         b.only_count();

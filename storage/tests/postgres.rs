@@ -462,10 +462,12 @@ async fn retention_works_in_steps_beside_a_writer() {
     assert_eq!(kept.events.iter().map(|event| event.seq).collect::<Vec<_>>(), (301..=400).collect::<Vec<_>>());
 }
 
-/// Figures, by hand: `cargo test -p storage --test postgres -- --ignored --nocapture figures`.
+/// Figures, by hand: `TEST_FIGURES=1 cargo test -p storage --test postgres -- --nocapture figures`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
 async fn figures() {
+    if std::env::var_os("TEST_FIGURES").is_none() {
+        return;
+    }
     let Some(addresses) = addresses() else { return };
     let config = cluster(&addresses[..1], 1).await;
     let store = open(&config).await;
