@@ -195,7 +195,7 @@ async fn attach_all(options: &Options, accounts: &[Account], device: &str) -> Re
     let targets = options.common.targets().await?;
     let device: Arc<str> = device.into();
     // partners are neighbours in the list: with several gateways they are at different ones
-    let coming = stream::iter(accounts.to_vec().into_iter().enumerate()).map(move |(index, account)| {
+    let coming = stream::iter(accounts.iter().cloned().enumerate()).map(move |(index, account)| {
         let (target, device) = (targets[index % targets.len()].with_token(&account.token), Arc::clone(&device));
         async move { attach(&target, &device, None).await.with_context(|| format!("attaching user {}", account.user)) }
     });
