@@ -56,7 +56,7 @@ pub(crate) struct Serve {
     /// Where to listen [default: 127.0.0.1:8080]; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// What this process does in a cluster [default: all]: gateway, router, storage, separated by commas. Needs the section [cluster].
+    /// What this process does in a cluster [default: all]: gateway, router, storage, separated by commas. Needs the section `cluster` in the configuration.
     #[arg(long, value_name = "ROLE", value_delimiter = ',')]
     pub(crate) roles: Vec<Role>,
     /// Development mode on any address: tokens for the asking. Never on a network you don't trust.
