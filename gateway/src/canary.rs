@@ -16,6 +16,8 @@ use crate::outbox::Outbox;
 
 const EVERY: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(5);
+/// Name of the part of readiness that speaks of the registry: while it is away pushes cannot come, and a gateway serves all the same.
+pub const REGISTRY: &str = "Redis";
 /// A canary that was not pushed is looked for among so many of the mailbox's newest: those of all gateways.
 const NEAR: u64 = 256;
 
@@ -69,8 +71,8 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
                     tracing::info!(canary = user.get(), after = ?std::time::Instant::elapsed(&lost_since), "the canary comes back again");
                 }
             }
-            // pushes do not come, the message did: sessions get theirs by the comparison of heads, seconds later
-            Err(_) if is_stored(node, user, id).await => {
+            // nobody can say who is where, but the message came: sessions get theirs by the comparison of heads, seconds later
+            Err(_) if node.health.is_against(REGISTRY) && is_stored(node, user, id).await => {
                 node.health.canary_came();
                 metrics::counter!("switchboard_canaries_unpushed_total").increment(1);
                 if !unpushed {

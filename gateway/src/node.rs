@@ -71,6 +71,11 @@ impl Health {
         }
     }
 
+    /// Whether this part has a reason against readiness.
+    pub fn is_against(&self, name: &str) -> bool {
+        self.wrong.lock().contains_key(name)
+    }
+
     /// Nothing, or why the node should get no new connections.
     pub fn not_ready(&self) -> Option<String> {
         if self.draining.load(Ordering::Relaxed) {

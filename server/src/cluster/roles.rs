@@ -160,7 +160,10 @@ pub(super) async fn tell_parts(process: Arc<Process>) {
     loop {
         every.tick().await;
         let mut parts = vec![("Kafka".to_owned(), process.log.is_reachable())];
-        parts.push(("Redis".to_owned(), process.members.view().unreachable_since.is_none() && process.members.view().known));
+        parts.push((
+            gateway::canary::REGISTRY.to_owned(),
+            process.members.view().unreachable_since.is_none() && process.members.view().known,
+        ));
         parts.extend(process.store.reachable().into_iter().map(|(name, up)| (format!("Postgres {name}"), up)));
         for (name, up) in parts {
             let why = if up {
