@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use loadtest::actor::{Actor, Habits, Plan, Status};
-use loadtest::audit;
+use loadtest::actor::{Actor, Habits, Plan};
 use loadtest::check::{Expect, judge};
 use loadtest::client::Target;
 use loadtest::frame::direct_name;
@@ -17,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
 use crate::stand::{PATIENCE, Stand};
+use crate::support::{all_reach, settle_and_read_back};
 
 const DEVICES: [&str; 2] = ["a", "b"];
 /// Sends a second of all devices together.
@@ -56,7 +56,8 @@ pub(crate) async fn under_load<F: Future<Output = ()>>(
     let actors = Arc::into_inner(actors).expect("the load has ended");
     last_words(&actors, &accounts, &recorder, &sends).await;
     let sends = usize::try_from(sends.load(Ordering::Relaxed)).expect("fits");
-    let entries = read_back(&targets, &accounts, actors, &recorder).await;
+    let conversations = |user| accounts.iter().map(|other| direct_name(user, other.user)).collect();
+    let entries = settle_and_read_back(&targets[0], &accounts, actors, conversations, &recorder).await;
     let verdict = judge(&entries, Expect::sends(sends));
     if !verdict.is_clean() {
         let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cluster-{row}.jsonl"));
@@ -126,45 +127,6 @@ async fn last_words(actors: &[Actor], accounts: &[Account], recorder: &Recorder,
             assert!(!late, "{} heard {} of {words} last words: {:?}", actor.client(), heard(actor.client()), actor.status());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-}
-
-/// A fresh device of each user reads everything back; the others have come as far, and stop.
-async fn read_back(
-    targets: &[Target],
-    accounts: &[Account],
-    actors: Vec<Actor>,
-    recorder: &Recorder,
-) -> Vec<loadtest::record::Entry> {
-    for account in accounts {
-        let (client, target) = (ClientId::new(account.user, "audit"), targets[0].with_token(&account.token));
-        let conversations: Vec<_> = accounts.iter().map(|other| direct_name(account.user, other.user)).collect();
-        let read = tokio::time::timeout(PATIENCE, audit::read_back(&target, &client, &conversations, recorder)).await;
-        let head = read.expect("the mailbox is read in time").unwrap_or_else(|error| panic!("reading {client} back: {error}"));
-        for actor in actors.iter().filter(|actor| actor.client().user == account.user) {
-            let caught_up = tokio::time::timeout(PATIENCE, actor.wait_until(|status| status.cursor >= head)).await;
-            caught_up
-                .unwrap_or_else(|_| panic!("{} stays behind {head}: {:?}", actor.client(), actor.status()))
-                .expect("it lives");
-        }
-    }
-    for actor in actors {
-        actor.stop().await.expect("no actor panics");
-    }
-    recorder.recording().expect("the recording is whole")
-}
-
-/// Waits until every actor passes the test, or says which does not.
-async fn all_reach(actors: &[Actor], what: &str, test: impl Fn(&Status) -> bool + Copy) {
-    let all = async {
-        for actor in actors {
-            actor.wait_until(test).await.unwrap_or_else(|why| panic!("{what}: {why}"));
-        }
-    };
-    if tokio::time::timeout(PATIENCE, all).await.is_err() {
-        let late: Vec<_> = actors.iter().filter(|actor| !test(&actor.status())).take(5).collect();
-        let late: Vec<_> = late.iter().map(|actor| format!("{}: {:?}", actor.client(), actor.status())).collect();
-        panic!("{what}: not reached within {PATIENCE:?} by {late:#?}");
     }
 }
 

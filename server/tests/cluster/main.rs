@@ -10,6 +10,8 @@ mod load;
 mod proxy;
 mod rows;
 mod stand;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::pin::Pin;
 
