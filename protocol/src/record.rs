@@ -20,6 +20,13 @@ pub enum Content {
 }
 
 impl Content {
+    /// Bytes of the body.
+    pub const fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+        }
+    }
+
     /// The `kind` on the wire.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -59,6 +59,7 @@ def decide(stand: Stand, options) -> None:
         if fixed[key] is not None and state.get(key, fixed[key]) != fixed[key]:
             raise Failure(f"this stand has {key} {state[key]}, not {fixed[key]}: 'scripts/cluster down --wipe' first")
         state[key] = state.get(key, default) if fixed[key] is None else fixed[key]
+    state["fast"] = state.get("fast", False) or options.fast or state["full"]
     state["partitions"] = FULL if state["full"] else SMALL
     names = set(stand.members)
     names |= {f"kafka-{n + 1}" for n in range(state["brokers"])} | {f"postgres-{chr(ord('a') + n)}" for n in range(state["databases"])} | {"redis-1"}

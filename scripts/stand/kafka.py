@@ -52,7 +52,7 @@ class Broker(Member):
         return [self.port, self.controller]
 
     def command(self):
-        quick = [] if self.stand.state.get("full") else [QUICK]
+        quick = [] if self.stand.state.get("fast") else [QUICK]
         return java("-Xms128m", "-Xmx384m", "-XX:MaxDirectMemorySize=128m", "-XX:+ExitOnOutOfMemoryError", *quick, "kafka.Kafka", str(self.properties))
 
     def home(self):
@@ -102,8 +102,8 @@ group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 # A small machine.
-num.network.threads=2
-num.io.threads=4
+num.network.threads=1
+num.io.threads=2
 log.cleaner.dedupe.buffer.size=2097152
 log.segment.bytes=67108864
 """

@@ -11,6 +11,7 @@ use router::assign::{Kind, mine};
 use router::checkpoint::Newest;
 use router::consume::Rewind;
 use router::expand::ShardId;
+use router::log::kafka::KafkaConfig;
 use router::log::kafka::KafkaLog;
 use router::log::{Log, Topic};
 use router::members::Role as Lease;
@@ -133,7 +134,8 @@ fn follower(process: &Process) -> Result<Option<follow::Ports>, String> {
     if partitions == 0 {
         return Ok(None);
     }
-    let patient = router::log::kafka::KafkaConfig { fetch_wait: Duration::from_millis(500), ..kafka.clone() };
+    // some fetches a second, not one for each record
+    let patient = KafkaConfig { fetch_wait: Duration::from_millis(500), fetch_min_bytes: 256 * 1024, ..kafka.clone() };
     let log = KafkaLog::connect(&patient).map_err(|why| why.to_string())?;
     let (store, registry) = (process.store.clone(), process.registry.clone());
     Ok(Some(follow::Ports { log: log as Arc<dyn Log>, store, registry, partitions }))

@@ -78,6 +78,8 @@ pub struct KafkaConfig {
     /// How long a broker holds a fetch that finds nothing.
     #[serde(deserialize_with = "duration")]
     pub fetch_wait: Duration,
+    /// Bytes a broker waits for, at most `fetch_wait`, before it answers a fetch. 1: what is there comes at once.
+    pub fetch_min_bytes: u32,
     /// Bytes fetched ahead for each followed partition.
     pub follow_bytes: usize,
     /// Bytes fetched ahead for all of them and not yet sorted by partition.
@@ -100,6 +102,7 @@ impl Default for KafkaConfig {
             queue_bytes: 256 * 1024 * 1024,
             submit_bytes: 64 * 1024 * 1024,
             fetch_wait: Duration::from_millis(50),
+            fetch_min_bytes: 1,
             follow_bytes: 1024 * 1024,
             prefetch_bytes: 64 * 1024 * 1024,
         }
@@ -168,7 +171,7 @@ impl KafkaConfig {
             .set("enable.idempotence", "true") // retries stand once and in order; implies acks=all and at most 5 requests in flight
             .set("acks", "all")
             .set("message.timeout.ms", self.message_timeout.as_millis().to_string()) // K9
-            .set("linger.ms", self.linger.as_millis().to_string()) // K11
+            .set("linger.ms", (self.linger.as_secs_f64() * 1000.0).to_string()) // K11
             .set("message.max.bytes", (self.max_message_bytes + BATCH_HEAD).to_string())
             .set("queue.buffering.max.messages", self.queue_records.to_string())
             .set("queue.buffering.max.kbytes", (self.queue_bytes / 1024).max(1).to_string())
@@ -188,6 +191,7 @@ impl KafkaConfig {
             .set("isolation.level", "read_uncommitted") // K13: no transactions, nothing to wait for
             .set("check.crcs", "true")
             .set("fetch.wait.max.ms", fetch_wait) // K11
+            .set("fetch.min.bytes", self.fetch_min_bytes.max(1).to_string())
             .set("fetch.error.backoff.ms", "5") // K11
             .set("fetch.queue.backoff.ms", "5")
             .set("allow.auto.create.topics", "false");

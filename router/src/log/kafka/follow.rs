@@ -28,7 +28,7 @@ use crate::log::{Entry, LogError, Topic};
 pub(super) type Key = (Topic, u16);
 
 /// How long the thread waits for records before it looks for changes.
-const POLL_WAIT: Duration = Duration::from_millis(5);
+const POLL_WAIT: Duration = Duration::from_millis(20);
 /// Records taken in a row before it does.
 const POLL_MAX: usize = 2000;
 /// A record counts for so many bytes beside its own.

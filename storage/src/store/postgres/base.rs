@@ -1,5 +1,6 @@
 //! One database as this process sees it: its pools, whether it answers, and what an error means. Every call is bounded in time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,6 +11,7 @@ use sqlx::{Connection as _, Postgres, Row as _};
 use tokio::time::timeout;
 
 use super::config::{Database, PostgresConfig};
+use super::group::Group;
 use crate::StorageError;
 use crate::store::StoreError;
 
@@ -39,15 +41,17 @@ pub(super) struct Base {
     probe: PgPool,
     state: Mutex<State>,
     call: Duration,
+    /// Commits that wait.
+    pub(super) group: Group,
 }
 
 /// Why a statement gave nothing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Failed {
     /// It was never sent.
     NotSent(StoreError),
     /// The database said no: nothing of it was done.
-    Refused(Box<PgDatabaseError>),
+    Refused(Arc<PgDatabaseError>),
     /// It may have been done.
     Unknown(String),
 }
@@ -88,6 +92,7 @@ impl Base {
             probe: pool(1, config, options),
             state: Mutex::new(State::Down(Instant::now())),
             call: config.call_timeout(),
+            group: Group::new(config.writers, Duration::from_millis(config.commit_rest_ms)),
         })
     }
 
@@ -142,7 +147,7 @@ impl Base {
                 // a statement that ends in an ERROR is rolled back; FATAL and PANIC may come behind a commit
                 Ok(why) if why.severity() == PgSeverity::Error => {
                     lease.clean = true;
-                    Err(Failed::Refused(why))
+                    Err(Failed::Refused(Arc::from(why)))
                 }
                 Ok(why) => Err(Failed::Unknown(why.message().to_owned())),
                 Err(why) => Err(Failed::Unknown(why.to_string())),

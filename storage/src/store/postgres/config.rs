@@ -26,8 +26,11 @@ pub struct PostgresConfig {
     pub virtual_shards: u16,
     /// The databases, one or more, each name once.
     pub databases: Vec<Database>,
-    /// Connections for commits to each database. 0 in a process that owns no shards is not allowed: leave the default, they open as needed.
+    /// Connections for commits to each database: so many groups of commits are on their way at once. More makes groups smaller. They open as needed.
     pub writers: u32,
+    /// After a group of commits its connection rests so long, milliseconds, and the next group gathers: larger groups cost both sides less, and wait
+    /// longer. 0: no rest. At most 1,000.
+    pub commit_rest_ms: u64,
     /// Connections for everything else to each database.
     pub readers: u32,
     /// For a connection to open, milliseconds.
@@ -61,7 +64,8 @@ impl Default for PostgresConfig {
             cluster_id: String::new(),
             virtual_shards: 240,
             databases: Vec::new(),
-            writers: 8,
+            writers: 1,
+            commit_rest_ms: 10,
             readers: 8,
             connect_timeout_ms: 2_000,
             statement_timeout_ms: 4_000,
@@ -97,6 +101,9 @@ impl PostgresConfig {
         }
         if self.statement_timeout_ms == 0 || self.call_timeout_ms <= self.statement_timeout_ms {
             return Err(wrong("call_timeout_ms must be more than statement_timeout_ms, and both more than 0"));
+        }
+        if self.commit_rest_ms > 1_000 {
+            return Err(wrong("commit_rest_ms must be at most 1000"));
         }
         if self.device_days < 90 {
             return Err(wrong("device_days must be at least 90"));
@@ -155,6 +162,8 @@ impl Database {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("jit", "off"),
+            // always the same plan: made once a connection, not once a call
+            ("plan_cache_mode", "force_generic_plan"),
             ("default_transaction_isolation", "read committed"),
         ]);
         let Some(path) = &self.password_file else { return Ok(options) };

@@ -1,6 +1,6 @@
 //! Mailboxes in Postgres: some databases, each with some of the virtual shards.
 //!
-//! **Path.** `commit` is one call of one function ([`write`]). Reads are one statement each ([`read`], [`devices`]). `init` makes the tables and gives each
+//! **Path.** `commit` is one call of one function ([`write`]), together with those that wait for the same database ([`group`]). Reads are one statement each ([`read`], [`devices`]). `init` makes the tables and gives each
 //! shard its place ([`shards`]); [`move_shard`] takes a shard to another database while it serves.
 //!
 //! **Invariants.** A shard is open in exactly one database: its row there says so, and every statement looks at that row, so a process with an old
@@ -34,6 +34,8 @@ mod map;
 mod rows;
 mod schema;
 mod write;
+mod columns;
+mod group;
 mod read;
 mod devices;
 mod follower;
@@ -80,7 +82,7 @@ struct Inner {
     cluster_id: String,
     shards: Shards,
     device_days: u16,
-    bases: Vec<Base>,
+    bases: Vec<Arc<Base>>,
     map: RwLock<Map>,
     /// How often the map was read; only one reads at a time.
     readings: tokio::sync::Mutex<()>,
@@ -103,7 +105,8 @@ impl PostgresStore {
     /// cluster's, has another number of shards, or was never initialized.
     pub async fn connect(config: &PostgresConfig) -> Result<Self, StorageError> {
         config.check()?;
-        let bases: Result<Vec<_>, _> = config.databases.iter().map(|database| Base::new(database, config)).collect();
+        let bases: Result<Vec<_>, _> =
+            config.databases.iter().map(|database| Base::new(database, config).map(Arc::new)).collect();
         let inner = Arc::new(Inner {
             cluster_id: config.cluster_id.clone(),
             shards: config.shards()?,
@@ -134,7 +137,7 @@ impl PostgresStore {
     /// Closes all connections; waits a bounded time for calls that run.
     pub async fn close(&self) {
         self.refresher.abort();
-        join_all(self.inner.bases.iter().map(Base::close)).await;
+        join_all(self.inner.bases.iter().map(|base| base.close())).await;
     }
 }
 
@@ -215,7 +218,7 @@ impl Inner {
     }
 
     /// The database that has the shard, as far as is known; looks once more if it is not known.
-    async fn base_of(&self, shard: ShardId) -> Result<&Base, StoreError> {
+    async fn base_of(&self, shard: ShardId) -> Result<&Arc<Base>, StoreError> {
         if self.index_of(shard).is_none() {
             self.refresh(self.seen()).await;
         }
@@ -250,7 +253,7 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, shard: ShardId, commit: Commit) -> Result<(), StoreError> {
-        self.inner.commit_now(shard, &commit).await
+        self.inner.commit_now(shard, commit).await
     }
 
     async fn followed(&self, shard: ShardId) -> Result<u64, StoreError> {

@@ -7,8 +7,9 @@ use router::expand::ShardId;
 use sqlx::postgres::PgRow;
 
 use super::Inner;
+use super::columns::refused;
 use super::rows::{bound, damaged, get, hash, message, number, refusal, signed, unsigned};
-use super::write::{first, refused};
+use super::write::first;
 use crate::store::{Head, KeyOf, KeyRow, PAGE_BYTES, Page, Slice, StoreError, weight};
 
 /// Most events of one read, whatever is asked for: the reader asks again.

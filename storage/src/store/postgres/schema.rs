@@ -25,6 +25,7 @@ pub(super) async fn migrate(name: &str, connection: &mut PgConnection) -> Result
         step(1, "mailboxes", include_str!("migrations/0001_mailboxes.sql")),
         step(2, "functions", include_str!("migrations/0002_functions.sql")),
         step(3, "follower", include_str!("migrations/0003_follower.sql")),
+        step(4, "commit_shards", include_str!("migrations/0004_commit_shards.sql")),
     ];
     let done = Migrator::with_migrations(steps).run(connection).await;
     done.map_err(|why| StorageError::Database { name: name.to_owned(), why: why.to_string() })
