@@ -39,13 +39,11 @@ pub enum Bug {
     HeadsNotCompared,
     /// A shard's copy is of two moments: its rows of one, its checkpoint of a later one.
     MoveTorn,
-    /// An entry that is put back into the registry wins over a newer one.
-    OlderEntryWins,
 }
 
 impl Bug {
     /// Every bug with its name for the command line and the environment.
-    pub const ALL: [(Self, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str); 17] = [
         (Self::NoFsync, "no_fsync"),
         (Self::AckBeforeDurable, "ack_before_durable"),
         (Self::ReadBeforeRegister, "read_before_register"),
@@ -63,7 +61,6 @@ impl Bug {
         (Self::FollowedBeforeTold, "followed_before_told"),
         (Self::HeadsNotCompared, "heads_not_compared"),
         (Self::MoveTorn, "move_torn"),
-        (Self::OlderEntryWins, "older_entry_wins"),
     ];
 }
 
