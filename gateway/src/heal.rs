@@ -44,6 +44,7 @@ async fn enter_for_ever(node: &Gateway) {
     }
     loop {
         tokio::select! {
+            biased;
             () = sleep(ENTER_EVERY) => {}
             () = node.sessions.registry_forgot.notified() => {}
         }
@@ -92,6 +93,7 @@ async fn compare_for_ever(node: &Gateway) {
     every.tick().await;
     loop {
         let why = tokio::select! {
+            biased;
             _ = every.tick() => "time",
             () = node.sessions.links_broke.notified() => "link",
         };

@@ -35,6 +35,9 @@ struct Args {
     /// Print everything that happens.
     #[arg(long)]
     trace: bool,
+    /// The last seed first.
+    #[arg(long)]
+    backwards: bool,
     /// Print only the hash of everything that happens, by seed.
     #[arg(long)]
     hash: bool,
@@ -94,11 +97,12 @@ fn run_all(args: &Args, seeds: std::ops::Range<u64>, bug: Option<Bug>, mut took:
     let (tell, heard) = mpsc::sync_channel(64);
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
-            let (next, stop, end, tell) = (&next, &stop, seeds.end, tell.clone());
+            let (next, stop, start, end, tell) = (&next, &stop, seeds.start, seeds.end, tell.clone());
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || tell.send((seed, simulation::run(seed, bug, args.trace))).is_err() {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = if args.backwards { start + end.saturating_sub(1 + at) } else { at };
+                    if at >= end || tell.send((seed, simulation::run(seed, bug, args.trace))).is_err() {
                         return;
                     }
                 }

@@ -159,7 +159,7 @@ impl Node {
                 continue;
             }
             sleep(sim.delay()).await;
-            drop(self.rewinds.try_send(rewind));
+            let _ = self.rewinds.try_send(rewind);
             for node in self.members.view().live(Role::Router) {
                 if node != self.id {
                     self.links.rewind(node, rewind);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
@@ -43,7 +43,9 @@ pub struct Process {
     pub name: String,
     sim: Arc<Sim>,
     tasks: Mutex<Vec<AbortHandle>>,
-    life: watch::Sender<Life>,
+    /// Not a watch: that one wakes its readers in an order of its own chance.
+    life: Mutex<Life>,
+    turned: Notify,
     cuts: Mutex<BTreeMap<Part, Instant>>,
 }
 
@@ -51,8 +53,8 @@ impl Process {
     /// A new one.
     pub fn start(sim: &Arc<Sim>, name: String) -> Arc<Self> {
         sim.note(|| format!("{name} starts"));
-        let (tasks, life, cuts) = (Mutex::default(), watch::Sender::new(Life::Runs), Mutex::default());
-        Arc::new(Self { name, sim: Arc::clone(sim), tasks, life, cuts })
+        let (tasks, life, cuts) = (Mutex::default(), Mutex::new(Life::Runs), Mutex::default());
+        Arc::new(Self { name, sim: Arc::clone(sim), tasks, life, turned: Notify::new(), cuts })
     }
 
     /// A task of this process, and the way to drop it. A dead process starts none.
@@ -75,7 +77,8 @@ impl Process {
             return;
         }
         self.sim.note(|| format!("{} dies: {why}", self.name));
-        self.life.send_replace(Life::Dead);
+        *self.life.lock() = Life::Dead;
+        self.turned.notify_waiters();
         let tasks: Vec<_> = self.tasks.lock().drain(..).collect();
         tasks.into_iter().for_each(|task| task.abort());
     }
@@ -91,15 +94,30 @@ impl Process {
     }
 
     fn turn(&self, from: Life, to: Life) {
-        let turned = self.life.send_if_modified(|life| {
+        let turned = {
+            let mut life = self.life.lock();
             let turns = *life == from;
             if turns {
                 *life = to;
             }
             turns
-        });
+        };
         if turned {
             self.sim.note(|| format!("{} {to:?}", self.name));
+            self.turned.notify_waiters();
+        }
+    }
+
+    /// Waits until it leads a life of this kind.
+    async fn until(&self, wanted: impl Fn(Life) -> bool) -> Life {
+        loop {
+            // hears of every turn from here on
+            let turned = self.turned.notified();
+            let life = *self.life.lock();
+            if wanted(life) {
+                return life;
+            }
+            turned.await;
         }
     }
 
@@ -133,22 +151,17 @@ impl Process {
 
     /// Whether it is dead.
     pub fn is_dead(&self) -> bool {
-        *self.life.borrow() == Life::Dead
+        *self.life.lock() == Life::Dead
     }
 
     /// Waits until it is dead.
     pub async fn death(&self) {
-        let mut life = self.life.subscribe();
-        if life.wait_for(|life| *life == Life::Dead).await.is_err() {
-            pending::<()>().await;
-        }
+        self.until(|life| life == Life::Dead).await;
     }
 
     /// Where every call goes through, before and after: waits while the process stands still.
     pub async fn gate(&self) {
-        let mut life = self.life.subscribe();
-        let runs = life.wait_for(|life| *life != Life::Stands).await.map(|life| *life);
-        if !matches!(runs, Ok(Life::Runs)) {
+        if self.until(|life| life != Life::Stands).await == Life::Dead {
             pending::<()>().await;
         }
     }

@@ -102,7 +102,7 @@ impl Weather {
             chaos_ms: rough(chance, &[0, 600, 2000]),
             new_epoch: rough(chance, &[0, 0, 0, 1]) == 1,
             databases_change: rough(chance, &[0, 1]) == 1,
-            sends_per_s: chance.of(&[2, 50]),
+            sends_per_s: chance.of(&[6, 50, 50]),
             send_ms: either(chance, &[500, 1500, 3000], &[150, 500, 1500]),
             reuse: chance.of(&[0, 0, 500]),
             stay_ms: either(chance, &[3000, 6000], &[300, 3000, 20_000]),

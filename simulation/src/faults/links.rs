@@ -208,7 +208,7 @@ impl Links {
 
     fn hand_on(&self, ear: &Arc<Ear>, heard: Heard) {
         for rewind in heard.rewinds {
-            drop(ear.rewinds.try_send(rewind)); // full: it is asked for again
+            let _ = ear.rewinds.try_send(rewind); // full: it is asked for again
         }
         let Some(sessions) = &ear.sessions else { return };
         for (user, device, counter) in heard.superseded {

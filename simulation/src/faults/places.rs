@@ -43,6 +43,11 @@ pub struct Committed {
 }
 
 impl Committed {
+    /// When this event was first committed.
+    pub fn at_ms(&self, owner: UserId, seq: Seq) -> Option<u64> {
+        self.at_ms.lock().get(&(owner, seq)).copied()
+    }
+
     /// The newest seq committed for an owner.
     pub fn head(&self, owner: UserId) -> Seq {
         let at_ms = self.at_ms.lock();
@@ -176,7 +181,9 @@ impl Databases {
                 }
             }
             let mut at_ms = self.committed.at_ms.lock();
-            rows.into_iter().for_each(|row| drop(at_ms.entry(row).or_insert(now_ms)));
+            for row in rows {
+                at_ms.entry(row).or_insert(now_ms);
+            }
         }
         result
     }

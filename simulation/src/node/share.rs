@@ -126,7 +126,7 @@ fn begin(node: &Arc<Node>, kind: Kind, partition: u16, ended: (u64, mpsc::Sender
             Kind::Router => route(&own, partition).await,
             Kind::Storage => store(&own, partition).await,
         }
-        drop(tell.send((partition, start)).await);
+        let _ = tell.send((partition, start)).await;
     })
 }
 
