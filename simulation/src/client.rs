@@ -21,6 +21,8 @@ const LOOKS_EVERY: Duration = Duration::from_millis(40);
 const IMPATIENCE: Duration = Duration::from_secs(4);
 /// Sends of one conversation that are sent again at once; what is behind them waits for the next time.
 const RESENT_MAX: usize = 8;
+/// That next time.
+const RESENT_REST: Duration = Duration::from_millis(200);
 /// An event whose hint may not be lost is with its device within this time.
 const PATIENCE_MS: u64 = 5000;
 /// A hint that may not be lost comes within this time.
@@ -394,16 +396,16 @@ impl Device {
         let due: Vec<_> = talk.resend_at.iter().filter(|(_, at)| **at <= now).map(|(conversation, _)| *conversation).collect();
         for conversation in due {
             talk.resend_at.remove(&conversation);
-            let sends: Vec<_> = {
+            let (sends, all) = {
                 let disk = self.disk.lock();
-                disk.unsettled
-                    .get(&conversation)
-                    .into_iter()
-                    .flatten()
-                    .take(RESENT_MAX)
-                    .map(|index| disk.sent[*index].clone())
-                    .collect()
+                let waiting = disk.unsettled.get(&conversation).into_iter().flatten();
+                let sends: Vec<_> = waiting.clone().take(RESENT_MAX).map(|index| disk.sent[*index].clone()).collect();
+                (sends, waiting.count() <= RESENT_MAX)
             };
+            if !all {
+                // nothing new goes before what waits
+                talk.resend_at.insert(conversation, now + RESENT_REST);
+            }
             for sent in sends {
                 self.send(talk, &sent).await;
             }
