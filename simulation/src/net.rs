@@ -180,8 +180,7 @@ async fn carry_asks(sim: Arc<Sim>, process: Arc<Process>, (mut from, mut pongs):
             Some(pong) = pongs.recv() => pong,
         };
         sleep(sim.delay()).await;
-        process.gate().await;
-        if to.write_all(&bytes).await.is_err() {
+        if !process.lives_on().await || to.write_all(&bytes).await.is_err() {
             return;
         }
     }
@@ -221,7 +220,9 @@ async fn carry_says(
             if is_cut {
                 continue; // into the void: the gateway believes it is written
             }
-            process.gate().await;
+            if !process.lives_on().await {
+                return;
+            }
             let say = match opcode {
                 1 => said(&payload),
                 8 => Some(Say::Closed(payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))),

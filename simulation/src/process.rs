@@ -166,6 +166,11 @@ impl Process {
         }
     }
 
+    /// Waits while it stands still; whether it is alive then.
+    pub async fn lives_on(&self) -> bool {
+        self.until(|life| life != Life::Stands).await == Life::Runs
+    }
+
     /// Perhaps the process dies here.
     pub async fn danger(&self, odds: Odds, at: &str) {
         if self.sim.strikes(odds) {

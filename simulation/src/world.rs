@@ -236,7 +236,12 @@ impl World {
             sleep(Duration::from_millis(250)).await;
         }
         if timeout(HEALED, self.healed()).await.is_err() {
-            let late: Vec<_> = self.devices.iter().filter(|device| self.lacks(device)).map(|device| device.label()).collect();
+            let late: Vec<_> = self
+                .devices
+                .iter()
+                .filter(|device| device.user != self.sleeper && self.lacks(device))
+                .map(|device| device.label())
+                .collect();
             self.sim.wrong(format!("late: {late:?} are attached and lack events that were never told to them"));
         }
         checker::notified(self).await;
