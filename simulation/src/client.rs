@@ -41,6 +41,8 @@ pub struct Sent {
     pub accepted: bool,
     /// Whether this is the id's second body.
     pub reuse: bool,
+    /// How often it was sent.
+    pub times: u32,
     /// Whether it was told once that nobody knows what has become of it.
     pub unknown: bool,
 }
@@ -85,6 +87,11 @@ impl Disk {
             return Some(sent.unknown);
         }
         None
+    }
+
+    fn count(&mut self, sent: &Sent) {
+        let one = self.sent.iter_mut().rev().find(|one| one.id == sent.id && one.reuse == sent.reuse);
+        one.map(|one| one.times += 1).unwrap_or_default();
     }
 
     /// A send without an answer is told something; its conversation.
@@ -183,7 +190,7 @@ impl Device {
                     return;
                 }
             }
-            sleep(if healed { Duration::from_millis(200) } else { sim.up_to_ms(sim.weather.stay_ms / 2) }).await;
+            sleep(if sim.is_healed() { Duration::from_millis(200) } else { sim.up_to_ms(sim.weather.stay_ms / 2) }).await;
         }
     }
 
@@ -234,6 +241,7 @@ impl Device {
             4410 => self.sim().saw("session closed: its stream is another one now (4410)"),
             4409 => self.sim().saw("session closed: the device is elsewhere (4409)"),
             4408 => self.sim().saw("session closed: too slow (4408)"),
+            4401 => self.sim().saw("session closed: hello came too late (4401)"),
             1000 | 4429 => {}
             code => self.sim().wrong(format!("{} is closed with {code}", self.label())),
         }
@@ -420,12 +428,14 @@ impl Device {
             text: format!("{} {}", self.label(), self.disk.lock().sent.len()),
             accepted: false,
             reuse: false,
+            times: 0,
             unknown: false,
         };
         if self.sim().strikes(self.sim().weather.reuse) {
             let disk = self.disk.lock();
             let reused = |id| disk.sent.iter().any(|one| one.reuse && one.id == id);
-            let fit = |one: &&Sent| one.accepted && !reused(one.id);
+            // an answer names only the id: a late one of the first body would pass for one of the second
+            let fit = |one: &&Sent| one.accepted && one.times == 1 && !reused(one.id);
             if let Some(old) = disk.sent.iter().rev().find(fit) {
                 (sent.id, sent.conversation, sent.reuse) = (old.id, old.conversation, true);
             }
@@ -438,6 +448,7 @@ impl Device {
     }
 
     async fn send(&self, talk: &Talk, sent: &Sent) {
+        self.disk.lock().count(sent);
         drop(talk.wire.asks.send(Ask::Send(sent.id, sent.conversation, sent.text.clone())).await);
     }
 
