@@ -73,7 +73,7 @@ fn main() -> anyhow::Result<ExitCode> {
             let planted = args.plant.as_ref().map(|name| format!(" --plant {name}")).unwrap_or_default();
             println!("    all of it: simulation --seed {seed} --trace{planted}");
         }
-        if told.elapsed() >= TELL_EVERY {
+        if told.elapsed() >= TELL_EVERY && !args.hash {
             told = Instant::now();
             println!("{done} of {wanted} seeds, {bad} bad, {:.0} s", began.elapsed().as_secs_f64());
         }
