@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use router::registry::{NodeId, Registry};
 use router::submit::Submit;
 use storage::lag::Lag;
-use storage::link::LinkDeliver;
+use storage::push::Elsewhere;
 use storage::store::Store;
 
 use crate::config::Config;
@@ -32,7 +32,7 @@ pub struct Ports {
     /// Whether a mailbox is complete, where that can be in question: in a cluster.
     pub lag: Option<Arc<Lag>>,
     /// The way to other nodes, in a cluster.
-    pub links: Option<Arc<LinkDeliver>>,
+    pub links: Option<Arc<dyn Elsewhere>>,
 }
 
 /// What the process knows of its own state: readiness tells it truthfully.

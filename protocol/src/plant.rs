@@ -27,11 +27,23 @@ pub enum Bug {
     CursorWithoutEpoch,
     /// A gateway takes pushes and hands none to its sessions.
     PushesLost,
+    /// An owner goes on where its log was read to, not where the database says it was worked in to.
+    GroupOffsetAsTruth,
+    /// A commit whose answer was lost is taken for done.
+    OutcomeGuessed,
+    /// A send goes on to be submitted though the one before it in its conversation must come again.
+    LaneWithoutFence,
+    /// The follower's offset is saved before what it stands for is appended.
+    FollowedBeforeTold,
+    /// Heads are never compared.
+    HeadsNotCompared,
+    /// A shard's copy is of two moments: its rows of one, its checkpoint of a later one.
+    MoveTorn,
 }
 
 impl Bug {
     /// Every bug with its name for the command line and the environment.
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 17] = [
         (Self::NoFsync, "no_fsync"),
         (Self::AckBeforeDurable, "ack_before_durable"),
         (Self::ReadBeforeRegister, "read_before_register"),
@@ -43,6 +55,12 @@ impl Bug {
         (Self::HoleSteppedOver, "hole_stepped_over"),
         (Self::CursorWithoutEpoch, "cursor_without_epoch"),
         (Self::PushesLost, "pushes_lost"),
+        (Self::GroupOffsetAsTruth, "group_offset_as_truth"),
+        (Self::OutcomeGuessed, "outcome_guessed"),
+        (Self::LaneWithoutFence, "lane_without_fence"),
+        (Self::FollowedBeforeTold, "followed_before_told"),
+        (Self::HeadsNotCompared, "heads_not_compared"),
+        (Self::MoveTorn, "move_torn"),
     ];
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::record::{Content, Event, EventBody, Identity, Record};
+use protocol::codec::Encoding;
+use protocol::record::{Content, Event, EventBody, Identity, Notification, Record};
 use protocol::{ConversationId, UserId};
 use router::expand::owners;
+use router::log::{Log as _, Topic};
 use storage::store::Store;
 
-use crate::client::{Device, Sent, summary};
+use crate::client::{Device, Sent};
 use crate::world::World;
 
 type Mailboxes = BTreeMap<UserId, Vec<Event>>;
@@ -16,7 +18,7 @@ type Mailboxes = BTreeMap<UserId, Vec<Event>>;
 pub async fn judge(world: &World) {
     let mut mailboxes = Mailboxes::new();
     for device in &world.devices {
-        let slice = world.store.read(device.user, 0, u32::MAX, u32::MAX).await.unwrap_or_default();
+        let slice = world.databases.of(device.user).read(device.user, 0, u32::MAX, u32::MAX).await.unwrap_or_default();
         mailboxes.insert(device.user, slice.events);
         cursor_is_behind(world, device).await;
         holds_its_mailbox(world, device, &mailboxes[&device.user]);
@@ -34,7 +36,7 @@ pub async fn judge(world: &World) {
 
 /// queue: the server's cursor never passes what the device has stored.
 async fn cursor_is_behind(world: &World, device: &Device) {
-    let cursor = world.store.cursor(device.user, &device.name, None).await.unwrap_or_default().seq;
+    let cursor = world.databases.of(device.user).cursor(device.user, &device.name, None).await.unwrap_or_default().seq;
     let stored = device.disk.lock().cursor();
     if cursor > stored {
         world.sim.wrong(format!("queue: the stored cursor of {}/{} is {cursor}; it has {stored}", device.user, device.name));
@@ -44,10 +46,37 @@ async fn cursor_is_behind(world: &World, device: &Device) {
 /// lost, gap: a device that has attached once more holds exactly its mailbox.
 fn holds_its_mailbox(world: &World, device: &Device, events: &[Event]) {
     let disk = device.disk.lock();
-    if disk.finished && disk.events != events {
-        let differs = disk.events.iter().zip(events).position(|(mine, theirs)| mine != theirs);
+    let same = |mine: &String, theirs: &Event| *mine == on_the_wire(theirs);
+    let differs = disk.events.iter().zip(events).position(|(mine, theirs)| !same(mine, theirs));
+    if disk.finished && (differs.is_some() || disk.events.len() != events.len()) {
         let (mine, theirs) = (disk.events.len(), events.len());
         world.sim.wrong(format!("lost: {}/{} holds {mine} of {theirs} events, other at {differs:?}", device.user, device.name));
+    }
+}
+
+/// An event as every session writes it.
+fn on_the_wire(event: &Event) -> String {
+    let mut bytes = Vec::new();
+    Encoding::Json.event(event, &mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// unnotified: of everything that came for somebody who was away all the time, somebody was told who wakes phones; once or more often.
+pub async fn notified(world: &World) {
+    let told = world.log.read(Topic::Notifications, 0, 0, usize::MAX).await.unwrap_or_default();
+    let told: Vec<_> = told.iter().filter_map(|entry| Notification::decode(&entry.payload).ok()).collect();
+    let times = |event: &Event| {
+        let to = |one: &&Notification| one.owner == world.sleeper && one.position == event.body.position();
+        message_of(event)
+            .map(|record| (record.identity, told.iter().filter(to).filter(|one| one.identity == record.identity).count()))
+    };
+    let slice = world.databases.of(world.sleeper).read(world.sleeper, 0, u32::MAX, u32::MAX).await.unwrap_or_default();
+    for (identity, times) in slice.events.iter().filter_map(times) {
+        match times {
+            0 => world.sim.wrong(format!("unnotified: nobody was told of {} for {}", identity.id, world.sleeper)),
+            1 => world.sim.saw("notification of a message for who is away"),
+            _ => world.sim.saw("notification repeated"),
+        }
     }
 }
 
@@ -70,7 +99,7 @@ fn dense_and_once(world: &World, owner: UserId, events: &[Event]) {
             EventBody::Refused(refusal) => (refusal.identity, Some(refusal.body_hash.0)),
         };
         if !seen.insert(what) {
-            world.sim.wrong(format!("duplicate: {seq} of {owner}: {}", summary(event)));
+            world.sim.wrong(format!("duplicate: {seq} of {owner}: {}", on_the_wire(event)));
         }
     }
 }
@@ -89,7 +118,7 @@ fn no_phantom(world: &World, owner: UserId, events: &[Event]) {
         let Content::Text(text) = &record.content;
         let known = all.iter().any(|one| one.id == id && one.conversation == conversation && one.text == *text);
         if !known || !conversation.has(owner) || !conversation.has(sender) {
-            world.sim.wrong(format!("phantom: {} of {owner}: {}", event.seq, summary(event)));
+            world.sim.wrong(format!("phantom: {} of {owner}: {}", event.seq, on_the_wire(event)));
         }
     }
 }

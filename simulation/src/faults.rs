@@ -1,14 +1,18 @@
 //! The ports with bad luck: each call may be slow, fail before it is done, fail after it, be done later though it failed, or kill its process.
 
 mod log;
+mod places;
 mod store;
+mod redis;
 mod registry;
-mod deliver;
+mod links;
 
-pub use deliver::{FaultyDeliver, Gateways};
+pub use links::{Book, Ear, Links};
 pub use log::{FaultyLog, Honest};
-pub use registry::{FaultyRegistry, Replaced};
-pub use store::{Committed, FaultyStore};
+pub use places::{Committed, Databases};
+pub use redis::Redis;
+pub use registry::FaultyRegistry;
+pub use store::FaultyStore;
 
 use crate::sim::Sim;
 

@@ -26,11 +26,17 @@ pub struct Weather {
     pub late: Odds,
     /// A call kills its process, before or after it is done.
     pub crashes: Odds,
-    /// A push is lost.
+    /// An append is done twice.
+    pub doubled_appends: Odds,
+    /// A link breaks while it carries something.
+    pub links_break: Odds,
+    /// A push is lost behind its link.
     pub push_lost: Odds,
     /// A push comes twice.
     pub push_doubled: Odds,
-    /// Longest delay of a push, ms.
+    /// A push is overtaken by those behind it.
+    pub push_late: Odds,
+    /// Longest delay of such a push, ms.
     pub push_late_ms: u64,
     /// The registry does not answer.
     pub registry_fails: Odds,
@@ -38,8 +44,12 @@ pub struct Weather {
     pub registry_lies: Odds,
     /// Mean time between two acts of chaos, ms; 0: none.
     pub chaos_ms: u64,
-    /// The mailboxes are numbered anew once.
+    /// The mailboxes of a shard are numbered anew once.
     pub new_epoch: bool,
+    /// Shards move, and are set back to a backup.
+    pub databases_change: bool,
+    /// Sends of a user in a second.
+    pub sends_per_s: u32,
     /// Mean time between two sends of a device, ms.
     pub send_ms: u64,
     /// A client sends an id again with another body.
@@ -81,13 +91,18 @@ impl Weather {
             unknown: chance.of(&[0, 50, 300]),
             late: chance.of(&[0, 50, 300]),
             crashes: rough(chance, &[0, 0, 20, 60]),
+            doubled_appends: chance.of(&[0, 50, 300]),
+            links_break: rough(chance, &[0, 100, 500]),
             push_lost: rough(chance, &[0, 300, 3000]),
             push_doubled: chance.of(&[0, 500]),
+            push_late: chance.of(&[0, 500]),
             push_late_ms: either(chance, &[5, 200], &[5, 200, 6000]),
             registry_fails: rough(chance, &[0, 200, 1500]),
             registry_lies: rough(chance, &[0, 0, 500]),
             chaos_ms: rough(chance, &[0, 600, 2000]),
             new_epoch: rough(chance, &[0, 0, 0, 1]) == 1,
+            databases_change: rough(chance, &[0, 1]) == 1,
+            sends_per_s: chance.of(&[6, 50, 50]),
             send_ms: either(chance, &[500, 1500, 3000], &[150, 500, 1500]),
             reuse: chance.of(&[0, 0, 500]),
             stay_ms: either(chance, &[3000, 6000], &[300, 3000, 20_000]),
@@ -153,6 +168,7 @@ impl Sim {
 
     /// An ordinary delay: mostly short.
     pub fn delay(&self) -> Duration {
+        self.now_ms();
         let max = if self.is_healed() { 2 } else { self.weather.delay_ms };
         let often_long = if self.weather.hints_are_safe { 2 } else { 4 };
         let max = if self.below(often_long) == 0 { max } else { max / 10 };
@@ -161,7 +177,9 @@ impl Sim {
 
     /// Virtual milliseconds since the beginning.
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        crate::determinism::tell_time(now_ms);
+        now_ms
     }
 
     /// No more faults from now on.

@@ -1,51 +1,44 @@
 //! One world: durable ports, processes that are started again when they die, devices; from a seed to a verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::cursors::Cursors;
-use gateway::deliver::Sessions;
 use parking_lot::Mutex;
 use protocol::UserId;
-use protocol::limits::Limits;
 use protocol::plant::{Bug, plant};
-use protocol::record::Source;
-use router::checkpoint::Newest;
-use router::consume::Rewind;
 use router::expand::{ShardId, Shards};
 use router::log::memory::MemoryLog;
 use router::log::{Log, Topic};
-use router::registry::memory::MemoryRegistry;
-use router::registry::{NodeId, Registry};
-use storage::StorageError;
-use storage::consume::Ports;
-use storage::store::memory::MemoryStore;
-use storage::store::{Store, StoreError};
-use tokio::sync::mpsc;
+use router::registry::NodeId;
+use storage::store::Store as _;
 use tokio::time::{sleep, timeout};
 
-use crate::client::Device;
-use crate::faults::{Committed, FaultyDeliver, FaultyLog, FaultyRegistry, FaultyStore, Gateways, Honest, Replaced};
-use crate::gateway::{LogSubmit, Node};
+use crate::client::{Around, Device};
+use crate::faults::{Book, Databases, Honest, Redis};
 use crate::net::Net;
-use crate::process::Process;
+use crate::node::{Kind, Node};
 use crate::races::Counters;
 use crate::sim::Sim;
-use crate::{chaos, checker};
+use crate::{chaos, checker, determinism};
 
 /// Partitions of messages.
 pub const SOURCES: u16 = 2;
 /// Virtual shards.
 pub const SHARDS: u16 = 3;
-/// Gateways.
-pub const GATEWAYS: u16 = 2;
+/// Processes.
+pub const NODES: u16 = 4;
 /// Epoch of the log.
-const LOG_EPOCH: u16 = 1;
+pub const LOG_EPOCH: u16 = 1;
 /// How long bad things happen.
 const TROUBLE: Duration = Duration::from_secs(30);
 /// How long everything may take to come to rest after that.
 const REST: Duration = Duration::from_secs(300);
+/// How long a device that is attached may be without an event that is in its mailbox, when nothing bad happens any more: a comparison of heads,
+/// and then a read.
+const HEALED: Duration = Duration::from_secs(20);
+/// Stack of a world's thread.
+const STACK_BYTES: usize = 16 << 20;
 
 /// What became of a seed.
 #[derive(Debug)]
@@ -67,45 +60,46 @@ pub struct World {
     /// The log.
     pub log: MemoryLog,
     /// The mailboxes.
-    pub store: MemoryStore,
-    /// The registry.
-    pub registry: Arc<MemoryRegistry>,
-    /// When what was committed.
-    pub committed: Arc<Committed>,
+    pub databases: Arc<Databases>,
+    /// Registry and leases.
+    pub redis: Arc<Redis>,
+    /// Who can be linked with.
+    pub book: Arc<Book>,
     /// Where clients connect.
     pub net: Arc<Net>,
     /// The devices.
     pub devices: Vec<Arc<Device>>,
-    /// The number of shards as a type.
-    pub shards: Shards,
-    /// Who runs now: gateways, routers, storage owners, by kind and number; the newest last.
-    pub running: Mutex<Running>,
-    honest: Arc<Honest>,
-    replaced: Arc<Replaced>,
-    gateways: Arc<Gateways>,
-    rewinds: mpsc::Sender<Rewind>,
-    /// The way to the newest router of each partition.
-    pub routers: Mutex<BTreeMap<u16, mpsc::Sender<Rewind>>>,
+    /// Somebody whose only device stays away until the end.
+    pub sleeper: UserId,
+    /// Who looks at router checkpoints.
+    pub honest: Arc<Honest>,
+    /// The newest life of each process.
+    pub nodes: Mutex<BTreeMap<u16, Arc<Node>>>,
+    owned: Mutex<BTreeMap<(Kind, u16), BTreeSet<NodeId>>>,
 }
 
-/// The lives of each process, the newest last.
-type Running = BTreeMap<(Kind, u16), Vec<Arc<Process>>>;
-
-/// A kind of process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Holds connections.
-    Gateway,
-    /// Reads a partition of messages.
-    Router,
-    /// Owns a shard.
-    Storage,
-}
-
-/// Runs a seed's world, with a bug planted or not.
+/// Runs a seed's world, with a bug planted or not, on a thread of its own.
 pub fn run(seed: u64, bug: Option<Bug>, keep_trace: bool) -> Outcome {
+    let world = std::thread::Builder::new().name(format!("seed-{seed}")).stack_size(STACK_BYTES);
+    let thread = world.spawn(move || {
+        determinism::enter(seed);
+        plant(bug);
+        on_this_thread(seed, keep_trace)
+    });
+    match thread.map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => {
+            let why =
+                panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|why| (*why).to_owned()));
+            let wrong = vec![format!("panic: {}", why.unwrap_or_default())];
+            Outcome { wrong, races: BTreeMap::new(), hash: 0, trace: Vec::new() }
+        }
+        Err(why) => Outcome { wrong: vec![format!("no thread: {why}")], races: BTreeMap::new(), hash: 0, trace: Vec::new() },
+    }
+}
+
+fn on_this_thread(seed: u64, keep_trace: bool) -> Outcome {
     let counters = Counters::default();
-    plant(bug);
     let (hash, trace, seen, mut wrong) = metrics::with_local_recorder(&counters, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime without I/O can always be made").block_on(async {
@@ -114,7 +108,6 @@ pub fn run(seed: u64, bug: Option<Bug>, keep_trace: bool) -> Outcome {
             sim.results()
         })
     });
-    plant(None);
     let mut races = counters.all();
     // what an honest log and honest routers never cause, and what only they can tell
     for never in ["storage_records wrong_digest", "storage_audits_behind", "router_forks", "router_stops"] {
@@ -129,13 +122,15 @@ async fn history(sim: &Arc<Sim>) {
     sim.note(|| format!("{:?}", sim.weather));
     let world = World::new(sim).await;
     for device in &world.devices {
-        tokio::spawn(Arc::clone(device).live());
+        if device.user != world.sleeper {
+            tokio::spawn(Arc::clone(device).live());
+        }
     }
     if timeout(TROUBLE, chaos::reign(&world)).await.is_ok() {
         sim.wrong("chaos ended by itself".into());
     }
     sim.heal();
-    world.all_go_on();
+    chaos::mend(&world).await;
     if timeout(REST, world.rest()).await.is_err() {
         sim.wrong(format!("stuck: {}", world.lag().await.unwrap_or_default()));
     }
@@ -146,132 +141,87 @@ impl World {
     async fn new(sim: &Arc<Sim>) -> Arc<Self> {
         let log = MemoryLog::new(SOURCES, SHARDS);
         let shards = Shards::new(SHARDS).unwrap_or(Shards::ONE);
-        let net = Net::new(sim);
-        let (rewinds, requests) = mpsc::channel(64);
-        let users: Vec<_> = (1..=4).map(UserId::from_stored).collect();
-        let devices = [(0, "a"), (0, "b"), (1, "a"), (1, "b"), (2, "a"), (3, "a")];
-        let device = |(user, name): (usize, &str)| Device::new(sim, &net, users[user], name, users.clone());
+        let (net, book, redis) = (Net::new(sim), Arc::<Book>::default(), Redis::new(sim));
+        let databases = Databases::new(sim, &log, shards);
+        let around = Around {
+            sim: Arc::clone(sim),
+            net: Arc::clone(&net),
+            book: Arc::clone(&book),
+            databases: Arc::clone(&databases),
+            redis: Arc::clone(&redis),
+        };
+        let users: Vec<_> = (1..=5).map(UserId::from_stored).collect();
+        let devices = [(0, "a"), (0, "b"), (1, "a"), (1, "b"), (2, "a"), (3, "a"), (4, "a")];
+        let device = |(user, name): (usize, &str)| Device::new(&around, users[user], name, users.clone());
         let world = Arc::new(Self {
             sim: Arc::clone(sim),
-            store: MemoryStore::new(),
-            registry: Arc::new(MemoryRegistry::new()),
-            committed: Arc::default(),
             devices: devices.into_iter().map(device).collect(),
+            sleeper: users[4],
+            redis,
+            book,
             net,
-            shards,
-            running: Mutex::default(),
             honest: Honest::new(sim, log.clone(), shards),
+            databases,
             log,
-            replaced: Arc::default(),
-            gateways: Arc::default(),
-            rewinds,
-            routers: Mutex::default(),
+            nodes: Mutex::default(),
+            owned: Mutex::default(),
         });
-        world.devices_are_born().await;
-        tokio::spawn(Arc::clone(&world).forward(requests));
-        (0..GATEWAYS).for_each(|number| drop(tokio::spawn(Arc::clone(&world).keep_gateway(number))));
-        (0..SOURCES).for_each(|number| drop(tokio::spawn(Arc::clone(&world).keep_router(number, true))));
-        (0..SHARDS).for_each(|number| drop(tokio::spawn(Arc::clone(&world).keep_storage(number))));
+        // every device is known to the store from the beginning, at 0
+        for device in &world.devices {
+            let store = world.databases.of(device.user);
+            if store.cursor(device.user, &device.name, None).await.map(|place| place.seq) != Ok(0) {
+                world.sim.wrong("a device was not born at 0".into());
+            }
+        }
+        (0..NODES).for_each(|number| drop(tokio::spawn(Arc::clone(&world).keep(number))));
         world
     }
 
-    /// Every device is known to the store from the beginning, at 0.
-    pub async fn devices_are_born(&self) {
-        for device in &self.devices {
-            if self.store.cursor(device.user, &device.name, None).await.map(|place| place.seq) != Ok(0) {
-                self.sim.wrong("a device was not born at 0".into());
+    /// A process, whenever it has died, again.
+    async fn keep(self: Arc<Self>, number: u16) {
+        loop {
+            let node = Node::start(&self, number);
+            self.nodes.lock().insert(number, Arc::clone(&node));
+            if node.gateway.is_some() {
+                self.net.enter(&node);
             }
-        }
-    }
-
-    fn start(&self, kind: Kind, number: u16) -> Arc<Process> {
-        let process = Process::start(&self.sim, format!("{kind:?}-{number}"));
-        let mut running = self.running.lock();
-        let lives = running.entry((kind, number)).or_default();
-        lives.retain(|process| !process.is_dead());
-        lives.push(Arc::clone(&process));
-        process
-    }
-
-    fn log_of(&self, process: &Arc<Process>) -> Arc<FaultyLog> {
-        FaultyLog::new(&self.log, process, &self.sim, &self.honest)
-    }
-
-    fn store_of(&self, process: &Arc<Process>) -> Arc<dyn Store> {
-        Arc::new(FaultyStore {
-            inner: self.store.clone(),
-            process: Arc::clone(process),
-            sim: Arc::clone(&self.sim),
-            committed: Arc::clone(&self.committed),
-        })
-    }
-
-    fn registry_of(&self, process: &Arc<Process>) -> Arc<dyn Registry> {
-        Arc::new(FaultyRegistry {
-            inner: Arc::clone(&self.registry),
-            process: Arc::clone(process),
-            sim: Arc::clone(&self.sim),
-            replaced: Arc::clone(&self.replaced),
-        })
-    }
-
-    /// Waits a moment, as one who starts dead processes again.
-    async fn notice(&self) {
-        sleep(if self.sim.is_healed() { Duration::from_millis(5) } else { self.sim.up_to_ms(3000) }).await;
-    }
-
-    /// A gateway, whenever it has died, again.
-    async fn keep_gateway(self: Arc<Self>, number: u16) {
-        loop {
-            let process = self.start(Kind::Gateway, number);
-            let store = self.store_of(&process);
-            let node = Arc::new(Node {
-                id: NodeId { node: number, boot: self.sim.bits() },
-                process: Arc::clone(&process),
-                sim: Arc::clone(&self.sim),
-                limits: Limits { window_events: 8, window_bytes: 4096, in_flight: 6, ..Limits::default() },
-                submit: LogSubmit::new(self.log_of(&process), &process, SOURCES),
-                registry: self.registry_of(&process),
-                sessions: Arc::new(Sessions::default()),
-                cursors: Cursors::new(Arc::clone(&store)),
-                store,
-                committed: Arc::clone(&self.committed),
-                replaced: Arc::clone(&self.replaced),
-                gateways: Arc::clone(&self.gateways),
-                shards: self.shards,
-                seats: Mutex::default(),
-            });
-            self.gateways.enter(node.id, Arc::clone(&node.sessions));
-            node.start();
-            self.net.enter(&node);
-            process.death().await;
+            node.process.death().await;
             self.net.leave(&node);
-            self.gateways.leave(node.id);
-            drop(self.registry.bury(node.id).await);
-            self.notice().await;
+            self.book.leave(node.id);
+            self.bury(&node).await;
+            drop(node);
+            sleep(if self.sim.is_healed() { Duration::from_millis(5) } else { self.sim.up_to_ms(3000) }).await;
         }
     }
 
-    /// A router; again, whenever it has died, if it is to be kept.
-    pub async fn keep_router(self: Arc<Self>, number: u16, keep: bool) {
-        loop {
-            let process = self.start(Kind::Router, number);
-            let (sender, rewinds) = mpsc::channel(8);
-            self.routers.lock().insert(number, sender);
-            let (log, sim, shards) = (self.log_of(&process), Arc::clone(&self.sim), self.shards);
-            let source = Source { partition: number, epoch: LOG_EPOCH };
-            process.spawn(async move {
-                let why = router::consume::run(&*log, source, shards, rewinds).await;
-                sim.wrong(format!("router {number} stopped: {why}"));
-            });
-            process.death().await;
-            if self.unfinished(number).await {
+    async fn bury(&self, node: &Node) {
+        let of: Vec<_> = {
+            let mut owned = self.owned.lock();
+            let ours = owned.iter_mut().filter_map(|(what, owners)| owners.remove(&node.id).then_some(*what));
+            ours.collect()
+        };
+        for (kind, partition) in of {
+            if kind == Kind::Router && self.unfinished(partition).await {
                 self.sim.saw("router died with records on their way");
             }
-            if !keep {
-                return;
-            }
-            self.notice().await;
+        }
+    }
+
+    /// A process has begun to work on a partition, or has ended it.
+    pub fn owned(&self, kind: Kind, partition: u16, node: NodeId, now: bool) {
+        self.sim.note(|| format!("node-{} {} {kind:?} {partition}", node.node, if now { "takes" } else { "gives up" }));
+        let mut owned = self.owned.lock();
+        let owners = owned.entry((kind, partition)).or_default();
+        if now {
+            owners.insert(node);
+        } else {
+            owners.remove(&node);
+        }
+        if owners.len() > 1 {
+            self.sim.saw(match kind {
+                Kind::Router => "two routers of one partition",
+                Kind::Storage => "two owners of one shard",
+            });
         }
     }
 
@@ -280,66 +230,39 @@ impl World {
         self.honest.passed(number) < self.log.end(Topic::Messages, number).await.unwrap_or(0)
     }
 
-    /// An owner of a shard; another one, whenever it has died or stands still, or was fenced without a successor.
-    async fn keep_storage(self: Arc<Self>, number: u16) {
-        loop {
-            let process = self.start(Kind::Storage, number);
-            let ports = Ports {
-                log: self.log_of(&process),
-                store: self.store_of(&process),
-                registry: self.registry_of(&process),
-                deliver: Arc::new(FaultyDeliver { gateways: Arc::clone(&self.gateways), sim: Arc::clone(&self.sim) }),
-                rewinds: self.rewinds.clone(),
-                sent: Arc::new(Newest::new(self.log_of(&process), SOURCES)),
-            };
-            let (sim, own) = (Arc::clone(&self.sim), Arc::clone(&process));
-            process.spawn(async move {
-                match storage::consume::run(ShardId(number), &ports).await {
-                    StorageError::Store(StoreError::Fenced(_)) => own.kill("fenced"),
-                    why => sim.wrong(format!("storage of shard {number} stopped: {why}")),
-                }
-            });
-            tokio::select! {
-                biased;
-                () = process.death() => self.notice().await,
-                () = process.standstill() => self.sim.saw("two owners of one shard"),
-            }
-        }
-    }
-
-    /// Carries requests to rewind to the routers; some are lost.
-    async fn forward(self: Arc<Self>, mut requests: mpsc::Receiver<Rewind>) {
-        while let Some(request) = requests.recv().await {
-            self.sim.note(|| format!("{request:?}"));
-            if self.sim.strikes(self.sim.weather.fails) {
-                self.sim.saw("request to rewind lost");
-                continue;
-            }
-            let router = self.routers.lock().get(&request.source.partition).cloned();
-            let after = self.sim.delay();
-            tokio::spawn(async move {
-                sleep(after).await;
-                if let Some(router) = router {
-                    let _ = router.try_send(request); // full or gone: it is asked again
-                }
-            });
-        }
-    }
-
-    /// Who stands still goes on.
-    pub fn all_go_on(&self) {
-        self.running.lock().values().flatten().for_each(|process| process.go_on());
-    }
-
     /// Waits until everything is said and nothing is on its way; then until every device has attached once more.
     async fn rest(&self) {
         while self.lag().await.is_some() {
             sleep(Duration::from_millis(250)).await;
         }
+        if timeout(HEALED, self.healed()).await.is_err() {
+            let late: Vec<_> = self
+                .devices
+                .iter()
+                .filter(|device| device.user != self.sleeper && self.lacks(device))
+                .map(|device| device.label())
+                .collect();
+            self.sim.wrong(format!("late: {late:?} are attached and lack events that were never told to them"));
+        }
+        checker::notified(self).await;
         self.sim.call_last();
+        if let Some(sleeper) = self.devices.iter().find(|device| device.user == self.sleeper) {
+            tokio::spawn(Arc::clone(sleeper).live());
+        }
         while self.devices.iter().any(|device| !device.disk.lock().finished) {
             sleep(Duration::from_millis(250)).await;
         }
+    }
+
+    async fn healed(&self) {
+        while self.devices.iter().any(|device| device.user != self.sleeper && self.lacks(device)) {
+            sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    fn lacks(&self, device: &Device) -> bool {
+        let attached = device.live.lock().is_some();
+        !attached || device.disk.lock().cursor() < self.databases.committed.head(device.user)
     }
 
     /// What is not yet done.
@@ -350,12 +273,19 @@ impl World {
             }
         }
         for number in 0..SHARDS {
-            let checkpoint = self.store.checkpoint(ShardId(number)).await.unwrap_or_default();
-            if Ok(checkpoint.offset) != self.log.end(Topic::Mailbox, number).await {
+            let shard = ShardId(number);
+            let store = self.databases.newest(shard);
+            let checkpoint = store.checkpoint(shard).await.unwrap_or_default();
+            let end = self.log.end(Topic::Mailbox, number).await;
+            if Ok(checkpoint.offset) != end {
                 return Some(format!("shard {number} is behind at {}", checkpoint.offset));
+            }
+            let followed = store.followed(shard).await;
+            if followed != end.map_err(|_| storage::store::StoreError::Unknown) {
+                return Some(format!("the follower of shard {number} is behind at {followed:?}"));
             }
         }
         let behind = self.devices.iter().find(|device| !device.disk.lock().is_settled());
-        behind.map(|device| format!("{}/{} has sends that are not answered", device.user, device.name))
+        behind.map(|device| format!("{} has sends that are not answered", device.label()))
     }
 }

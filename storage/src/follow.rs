@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
+use protocol::plant::{Bug, planted};
 use protocol::record::{MailboxRecord, Notification, Verdict};
 use router::RouterError;
 use router::consume::pause;
@@ -92,6 +93,10 @@ impl Follower<'_> {
         };
         let entries: Vec<_> = entries.into_iter().filter(|entry| entry.offset < committed.offset).collect();
         if let Some(last) = entries.last() {
+            if planted(Bug::FollowedBeforeTold) {
+                self.offset = last.offset + 1;
+                self.save().await;
+            }
             self.follow(&entries).await;
             self.offset = last.offset + 1;
         }

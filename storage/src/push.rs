@@ -2,8 +2,8 @@
 //! [`crate::link::LinkDeliver`], a stream to each node.
 //! A push is a hint that carries the event along. Lost, it is a delay: the mailbox is the truth.
 
-use protocol::UserId;
 use protocol::record::Event;
+use protocol::{DeviceName, UserId};
 use router::registry::NodeId;
 
 /// An event for the sessions of its owner.
@@ -25,4 +25,11 @@ pub trait Wake: Send {}
 pub trait Deliver: Send + Sync + 'static {
     /// Hands a batch to the sessions on one node. Never blocks; what does not fit into a session's bounded queue is read from the store later.
     fn push(&self, node: NodeId, pushes: Vec<Push>) -> Box<dyn Wake>;
+}
+
+/// Takes what a gateway has to say to another gateway.
+pub trait Elsewhere: Send + Sync + 'static {
+    /// Tells a node that a device has attached here, in place of the registration with this counter there. Says whether it was taken; lost, the
+    /// node learns it when it enters its sessions into the registry again.
+    fn supersede(&self, node: NodeId, user: UserId, device: &DeviceName, counter: u64) -> bool;
 }

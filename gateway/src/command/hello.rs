@@ -205,15 +205,20 @@ impl Client {
 }
 
 async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach) {
+    // whether the mailbox was complete before it was read: only then a cursor beyond it belongs to nothing
+    let mut complete = false;
     let attached = loop {
         match attach::attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
-            // the mailbox is being replayed: it will come to where the client is
-            Ok(attached) if attached.is_ahead() && is_replaying(&node, request.user).await => {
+            // being replayed, perhaps: then it will come to where the client is, or has since it was read
+            Ok(attached) if attached.is_ahead() && !complete => {
                 metrics::dropped("attach_try", "replay");
                 if let Some(registration) = attached.registration {
                     deregister(&node, request.user, &request.device, registration).await;
                 }
-                tokio::time::sleep(RETRY).await;
+                complete = !is_replaying(&node, request.user).await;
+                if !complete {
+                    tokio::time::sleep(RETRY).await;
+                }
             }
             Ok(attached) => break attached,
             Err(why) => {

@@ -8,9 +8,10 @@ use std::task::Context;
 use protocol::codec::Encoding;
 use protocol::frame::{FrameError, ServerFrame};
 use protocol::limits::{BAD_FRAMES_MAX, FRAGMENTED_S_MAX};
+use protocol::plant::{Bug, planted};
 use protocol::{CloseCode, DeviceName, ErrorCode, UserId};
 use router::registry::Registration;
-use storage::store::weight;
+use storage::store::{Place, weight};
 
 use super::Handler;
 use super::clocks::{Clocks, Due, Pong};
@@ -164,6 +165,11 @@ impl Client {
         if let Some(session) = &mut self.session {
             for event in inbox.pushes {
                 if session.take(event.seq, weight(&event.body)) {
+                    if planted(Bug::CursorBeforeWrite)
+                        && let Some(who) = &self.who
+                    {
+                        self.node.cursors.acknowledged(who.user, &who.device, Place { epoch: session.epoch(), seq: event.seq });
+                    }
                     out.event(&event);
                     self.node.metrics.events.increment(1);
                 }

@@ -142,7 +142,7 @@ async fn stand_up(
         registry: registry.clone(),
         store: store.clone(),
         lag: Some(Arc::new(lag)),
-        links: Some(Arc::clone(&links)),
+        links: Some(Arc::clone(&links) as _),
     };
     let tokens = secret::tokens(settings)?;
     let gateway = Gateway::new(settings.gateway.clone(), ports, node, sessions, tokens);

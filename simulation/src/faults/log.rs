@@ -9,13 +9,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::record::{MailboxRecord, Record};
 use router::checkpoint::Checkpoint;
-use router::expand::{Shards, expand};
+use router::expand::{ShardId, Shards, expand};
 use router::log::memory::MemoryLog;
 use router::log::{Entry, Log, LogError, Topic};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Fate;
-use crate::process::Process;
+use super::{Databases, Fate};
+use crate::process::{Part, Process};
 use crate::sim::Sim;
 
 /// An append that is reported as failed may appear this much later.
@@ -98,14 +98,23 @@ pub struct FaultyLog {
     pub sim: Arc<Sim>,
     /// Who looks at checkpoints.
     pub honest: Arc<Honest>,
+    /// Who notes how far owners have read; none for other readers.
+    pub notes: Option<Arc<Databases>>,
     lines: Mutex<BTreeMap<(Topic, u16), Instant>>,
 }
 
 impl FaultyLog {
     /// A process's view of the log.
-    pub fn new(inner: &MemoryLog, process: &Arc<Process>, sim: &Arc<Sim>, honest: &Arc<Honest>) -> Arc<Self> {
+    pub fn new(
+        inner: &MemoryLog,
+        process: &Arc<Process>,
+        sim: &Arc<Sim>,
+        honest: &Arc<Honest>,
+        notes: Option<&Arc<Databases>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             inner: inner.clone(),
+            notes: notes.map(Arc::clone),
             process: Arc::clone(process),
             sim: Arc::clone(sim),
             honest: Arc::clone(honest),
@@ -143,7 +152,8 @@ impl FaultyLog {
                     Topic::Messages => sim.saw("append of a send that failed but appeared"),
                     Topic::Mailbox => sim.saw("append of a router that failed but appeared"),
                     Topic::RouterCheckpoints => sim.saw("older router checkpoint appeared late"),
-                    Topic::GroupMessages | Topic::Notifications | Topic::Analytics => {}
+                    Topic::Notifications => sim.saw("notification that failed but appeared"),
+                    Topic::GroupMessages | Topic::Analytics => {}
                 }
             }
         });
@@ -153,7 +163,17 @@ impl FaultyLog {
 #[async_trait]
 impl Log for FaultyLog {
     async fn append(&self, topic: Topic, partition: u16, payload: Bytes) -> Result<u64, LogError> {
-        let (fate, arrives) = (Fate::draw(&self.sim), self.line_up(topic, partition));
+        // in line at its first poll, wherever it gets stuck then
+        let (mut fate, arrives) = (Fate::draw(&self.sim), self.line_up(topic, partition));
+        if self.process.is_cut(Part::Log) {
+            self.process.reaches(Part::Log).await;
+            fate = if fate == Fate::Late { Fate::Late } else { Fate::Fails };
+        }
+        if fate == Fate::Done && self.sim.strikes(self.sim.weather.doubled_appends) {
+            // a producer that has lost the answer sends again: the first copy stands, too
+            self.sim.saw("record appended twice by a retry");
+            self.put_late(topic, partition, payload.clone());
+        }
         self.process.danger(self.sim.weather.crashes, "before an append").await;
         let unknown = match fate {
             Fate::Done => {
@@ -182,21 +202,25 @@ impl Log for FaultyLog {
     }
 
     async fn read(&self, topic: Topic, partition: u16, offset: u64, max: usize) -> Result<Vec<Entry>, LogError> {
-        self.process.gate().await;
+        let reaches = self.process.reaches(Part::Log).await;
         self.process.danger(self.sim.weather.crashes / 4, "before a read of the log").await;
         sleep(self.sim.delay()).await;
-        if self.sim.strikes(self.sim.weather.fails) {
+        if !reaches || self.sim.strikes(self.sim.weather.fails) {
             return Err(LogError::Unavailable("simulated".into()));
         }
         let max = if self.sim.is_healed() { max } else { 1 + usize::try_from(self.sim.below(max as u64)).unwrap_or(0) };
         let entries = self.inner.read(topic, partition, offset, max).await;
         self.process.gate().await;
+        if let (Topic::Mailbox, Ok(entries), Some(notes)) = (topic, &entries, &self.notes)
+            && let Some(last) = entries.last()
+        {
+            notes.note_read(ShardId(partition), last.offset + 1);
+        }
         entries
     }
 
     async fn end(&self, topic: Topic, partition: u16) -> Result<u64, LogError> {
-        self.process.gate().await;
-        if self.sim.strikes(self.sim.weather.fails) {
+        if !self.process.reaches(Part::Log).await || self.sim.strikes(self.sim.weather.fails) {
             return Err(LogError::Unavailable("simulated".into()));
         }
         self.inner.end(topic, partition).await

@@ -1,47 +1,39 @@
-//! The registry with bad luck: slow, silent, or lying. Forgetting everything is an act of chaos.
+//! The registry as one process sees it, with bad luck: slow, silent, or lying. Which entries count it judges by the members it knows, as in a
+//! cluster.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use protocol::{DeviceName, UserId};
-use router::registry::memory::MemoryRegistry;
+use router::members::Members;
 use router::registry::{NodeId, Nodes, Registration, Registry, RegistryError};
 use tokio::time::sleep;
 
-use crate::process::Process;
+use super::Redis;
+use crate::process::{Part, Process};
 use crate::sim::Sim;
 
-/// Entries that newer ones have replaced, by their counters: their sessions hear nothing any more, as is right.
-#[derive(Debug, Default)]
-pub struct Replaced(Mutex<BTreeSet<u64>>);
-
-impl Replaced {
-    /// Whether this entry was replaced.
-    pub fn has(&self, registration: Registration) -> bool {
-        self.0.lock().contains(&registration.counter)
-    }
-}
-
-/// The registry as one process sees it.
+/// The registry of one process.
 pub struct FaultyRegistry {
-    /// The registry.
-    pub inner: Arc<MemoryRegistry>,
+    /// Where entries are.
+    pub redis: Arc<Redis>,
     /// Whose calls these are.
     pub process: Arc<Process>,
     /// Shared parts.
     pub sim: Arc<Sim>,
-    /// What was replaced.
-    pub replaced: Arc<Replaced>,
+    /// Which boots live.
+    pub members: Members,
+    /// The highest counter met.
+    pub highest: AtomicU64,
 }
 
 impl FaultyRegistry {
     async fn come(&self, what: &str) -> Result<(), RegistryError> {
-        self.process.gate().await;
+        let reaches = self.process.reaches(Part::Redis).await;
         self.process.danger(self.sim.weather.crashes, what).await;
         sleep(self.sim.delay()).await;
-        if self.sim.strikes(self.sim.weather.registry_fails) {
+        if !reaches || self.sim.strikes(self.sim.weather.registry_fails) {
             self.sim.saw("registry did not answer");
             return Err(RegistryError("simulated".into()));
         }
@@ -52,6 +44,10 @@ impl FaultyRegistry {
         sleep(self.sim.delay()).await;
         self.process.gate().await;
         Ok(answer)
+    }
+
+    fn met(&self, registration: Registration) {
+        self.highest.fetch_max(registration.counter, Ordering::Relaxed);
     }
 }
 
@@ -64,17 +60,18 @@ impl Registry for FaultyRegistry {
         node: NodeId,
     ) -> Result<(Registration, Option<Registration>), RegistryError> {
         self.come("before registering").await?;
-        let answer = self.inner.register(user, device, node).await?;
-        if answer.1.is_some_and(|replaced| replaced.node != node) {
+        let (registration, replaced) = self.redis.register(user, device, node, self.highest.load(Ordering::Relaxed));
+        self.met(registration);
+        let replaced = replaced.filter(|replaced| !self.members.is_void(*replaced));
+        if replaced.is_some_and(|replaced| replaced.node != node) {
             self.sim.saw("device attached while its older session lives elsewhere");
         }
-        self.replaced.0.lock().extend(answer.1.map(|replaced| replaced.counter));
-        self.go(answer).await
+        self.go((registration, replaced)).await
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {
         self.come("before deregistering").await?;
-        let answer = self.inner.deregister(user, device, registration).await?;
+        let answer = self.redis.remove(user, device, registration);
         if !answer {
             self.sim.saw("old connection's late goodbye");
         }
@@ -83,15 +80,49 @@ impl Registry for FaultyRegistry {
 
     async fn nodes(&self, users: &[UserId]) -> Result<Vec<Nodes>, RegistryError> {
         self.come("between commit and look-up").await?;
-        let mut answer = self.inner.nodes(users).await?;
-        if self.sim.strikes(self.sim.weather.registry_lies) {
-            self.sim.saw("registry lied");
-            answer.iter_mut().for_each(Nodes::clear);
+        let entries = if !self.sim.strikes(self.sim.weather.registry_lies) {
+            self.redis.entries(users)
+        } else if self.sim.below(2) == 0 {
+            self.sim.saw("registry lied: nobody is there");
+            vec![Vec::new(); users.len()]
+        } else {
+            self.sim.saw("registry lied: an old answer");
+            self.redis.old_entries(users)
+        };
+        let mut answer = Vec::with_capacity(entries.len());
+        for entries in entries {
+            let mut nodes = Nodes::new();
+            for entry in entries {
+                if self.members.is_void(entry) {
+                    self.sim.saw("entry of a dead boot is void");
+                } else if !nodes.contains(&entry.node) {
+                    nodes.push(entry.node);
+                }
+            }
+            answer.push(nodes);
         }
         self.go(answer).await
     }
 
-    async fn bury(&self, node: NodeId) -> Result<(), RegistryError> {
-        self.inner.bury(node).await
+    async fn bury(&self, _node: NodeId) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    async fn restore(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        registration: Registration,
+    ) -> Result<Registration, RegistryError> {
+        self.come("before entering again").await?;
+        self.met(registration);
+        let mut stands = self.redis.restore(user, device, registration);
+        if stands != registration && self.members.is_void(stands) {
+            // out of the way with what a dead boot has left
+            self.redis.remove(user, device, stands);
+            stands = self.redis.restore(user, device, registration);
+        }
+        self.sim.saw(if stands == registration { "session entered again" } else { "session entered again met a newer entry" });
+        self.go(stands).await
     }
 }

@@ -254,7 +254,7 @@ impl Cutter {
     }
 
     /// Bytes that arrived.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "plant"))]
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }

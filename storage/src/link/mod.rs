@@ -30,6 +30,8 @@ mod queue;
 mod receiver;
 mod rewind;
 mod sender;
+#[cfg(feature = "plant")]
+pub mod simulated;
 mod track;
 
 pub use handshake::{BadCredentials, Credentials};

@@ -24,7 +24,7 @@ use super::handshake::{Credentials, Handshake, Refused};
 use super::meters::{Said, Up, dropped, refused};
 use super::queue::Queue;
 use super::{Ended, Limits};
-use crate::push::{Deliver, Push, Wake};
+use crate::push::{Deliver, Elsewhere, Push, Wake};
 
 /// Written at once: many frames, one system call.
 const WRITE_BYTES: usize = 128 * 1024;
@@ -115,16 +115,6 @@ impl LinkDeliver {
         taken
     }
 
-    /// Tells a node that a device has attached elsewhere, in place of the registration with this counter there. It waits for a link, up to a
-    /// bound; says whether it was taken. Lost, the node learns it when it enters its sessions into the registry again.
-    pub fn supersede(&self, node: NodeId, user: UserId, device: &DeviceName, counter: u64) -> bool {
-        let Ok(peer) = self.peer(node) else { return false };
-        let superseded = WireSuperseded { user: user.get(), device: device.as_str().to_owned(), counter };
-        let taken = peer.queue.lock().supersede(superseded);
-        peer.more.notify_one();
-        taken
-    }
-
     /// The peer of a node, dialed from now on if it is new.
     fn peer(&self, node: NodeId) -> Result<Arc<Peer>, &'static str> {
         if let Some(peer) = self.shared.peers.read().get(&node) {
@@ -147,6 +137,17 @@ impl LinkDeliver {
         *peer.task.lock() = Some(task.abort_handle());
         peers.insert(node, Arc::clone(&peer));
         Ok(peer)
+    }
+}
+
+impl Elsewhere for LinkDeliver {
+    /// It waits for a link, up to a bound.
+    fn supersede(&self, node: NodeId, user: UserId, device: &DeviceName, counter: u64) -> bool {
+        let Ok(peer) = self.peer(node) else { return false };
+        let superseded = WireSuperseded { user: user.get(), device: device.as_str().to_owned(), counter };
+        let taken = peer.queue.lock().supersede(superseded);
+        peer.more.notify_one();
+        taken
     }
 }
 

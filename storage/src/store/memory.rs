@@ -15,7 +15,7 @@ use super::{
     Acquired, Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Page, Place, Retained, Slice, Store, StoreError,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Shard {
     checkpoint: Checkpoint,
     fingerprint: u64,
@@ -23,14 +23,14 @@ struct Shard {
     high_waters: BTreeMap<Source, Link>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Mailbox {
     head: Head,
     /// Those after the floor, dense.
     events: VecDeque<Event>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct State {
     shards: BTreeMap<ShardId, Shard>,
     mailboxes: BTreeMap<UserId, Mailbox>,
@@ -62,6 +62,12 @@ impl MemoryStore {
             stream_epoch: 1,
         };
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Another store that begins as this one is now: a backup, or the copy of a move.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.state.lock().clone())) }
     }
 
     /// What a restore from another copy may mean for clients: every mailbox is numbered otherwise (here by conversation), in a new stream
