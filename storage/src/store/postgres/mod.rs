@@ -37,12 +37,15 @@ mod write;
 mod read;
 mod devices;
 mod follower;
+mod positions;
 mod retain;
+pub mod mend;
 pub mod shards;
 mod tables;
 pub mod move_shard;
 
 pub use config::{Database, PostgresConfig};
+pub use positions::Taken;
 
 use base::{Base, PgQuery};
 use devices::nowhere;
@@ -250,7 +253,12 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, shard: ShardId, commit: Commit) -> Result<(), StoreError> {
-        self.inner.commit_now(shard, &commit).await
+        let began = std::time::Instant::now();
+        let done = self.inner.commit_now(shard, &commit).await;
+        if done.is_ok() {
+            metrics::histogram!("switchboard_storage_commit_seconds").record(began.elapsed().as_secs_f64());
+        }
+        done
     }
 
     async fn followed(&self, shard: ShardId) -> Result<u64, StoreError> {
@@ -296,7 +304,11 @@ impl Store for PostgresStore {
     }
 
     async fn newest(&self, owners: &[UserId]) -> Result<Vec<Option<Place>>, StoreError> {
-        Ok(self.inner.newest_now(owners).await)
+        let places = self.inner.newest_now(owners).await;
+        if !owners.is_empty() && places.iter().all(Option::is_none) && !self.inner.bases.iter().any(Base::is_up) {
+            return Err(StoreError::Unavailable("none of the databases answers".to_owned()));
+        }
+        Ok(places)
     }
 
     fn known_epoch(&self, owner: UserId) -> u64 {
