@@ -273,6 +273,10 @@ impl Store for PostgresStore {
         self.inner.keys_now(shard, keys).await
     }
 
+    async fn reached(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<bool>, StoreError> {
+        self.inner.reached_now(shard, keys).await
+    }
+
     async fn heads(&self, shard: ShardId, owners: &[UserId]) -> Result<Vec<Head>, StoreError> {
         self.inner.heads_now(shard, owners).await
     }
