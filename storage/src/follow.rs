@@ -127,7 +127,7 @@ impl Follower<'_> {
         let Some(newest) = news.iter().map(|one| one.at_ms).max() else { return };
         sleep(until_old(newest, BEHIND)).await;
         let owners: Vec<_> = news.iter().map(|one| one.owner).collect();
-        let places = self.patiently(async || self.ports.registry.nodes(&owners).await).await;
+        let places = self.patiently(|| self.ports.registry.nodes(&owners)).await;
         let (attached, away): (Vec<_>, Vec<_>) = news.drain(..).zip(&places).partition(|(_, nodes)| !nodes.is_empty());
         news.extend(away.into_iter().map(|(one, _)| one));
         let attached: Vec<_> = attached.into_iter().map(|(one, _)| one).collect();
@@ -141,7 +141,7 @@ impl Follower<'_> {
             let Some(newest) = news.iter().map(|one| one.at_ms).max() else { return news };
             sleep(until_old(newest, old)).await;
             let keys: Vec<_> = news.iter().map(|one| KeyOf { owner: one.owner, identity: one.identity, refused: None }).collect();
-            let reached = self.patiently(async || self.ports.store.reached(self.shard, &keys).await).await;
+            let reached = self.patiently(|| self.ports.store.reached(self.shard, &keys)).await;
             let mut reached = reached.into_iter();
             news.retain(|_| !reached.next().unwrap_or(true));
         }
@@ -149,7 +149,10 @@ impl Follower<'_> {
     }
 
     /// Asks until it is answered.
-    async fn patiently<T, E: std::fmt::Display>(&self, ask: impl AsyncFn() -> Result<T, E>) -> T {
+    async fn patiently<T, E: std::fmt::Display, F>(&self, mut ask: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let mut failures = 0;
         loop {
             match ask().await {

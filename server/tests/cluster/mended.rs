@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loadtest::client::Client;
-use loadtest::frame::{Hello, ServerFrame, direct_name};
+use loadtest::frame::{ClientFrame, Hello, ServerFrame, direct_name};
 use loadtest::tokens::Account;
 use protocol::record::{Content, Identity, Record};
 use protocol::{ConversationId, MessageId, UserId};
@@ -264,15 +264,20 @@ pub(crate) async fn stream_epoch(stand: &Stand) -> String {
     let target = stand.targets(&["gateway-2"]).await.remove(0);
     let mut again = Client::connect(&target.with_token(&accounts[1].token)).await.expect("it connects");
     let welcome = again.hello(Hello { device: "m", cursor: Some(1), epoch: Some("1") }).await.expect("it is welcome");
-    let mut resync = false;
+    let mut resync = None;
     loop {
         match timeout(PATIENCE, again.next()).await.expect("in time").expect("the socket stands") {
-            ServerFrame::Resync(_) => resync = true,
+            ServerFrame::Resync(told) => {
+                let hello = Hello { device: "m", cursor: Some(0), epoch: Some(&told.epoch) };
+                again.write(&ClientFrame::Hello(hello)).await.expect("it is written");
+                resync = Some(told);
+            }
             ServerFrame::Live { .. } => break,
             _ => {}
         }
     }
-    assert!(resync, "a cursor of the former epoch means nothing: welcome says {}", welcome.epoch);
+    let told = resync.unwrap_or_else(|| panic!("a cursor of the former epoch means nothing: welcome says {}", welcome.epoch));
+    assert_eq!((told.epoch.as_str(), told.reason.as_str()), ("2", "epoch"));
     pair.receiver = again;
     pair.heard.clear();
     pair.accepted.clear();
