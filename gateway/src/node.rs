@@ -76,12 +76,17 @@ impl Health {
         self.wrong.lock().contains_key(name)
     }
 
+    /// What is wrong with parts of the process, ready or not; empty: nothing.
+    pub fn wrong_parts(&self) -> String {
+        self.wrong.lock().iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ")
+    }
+
     /// Nothing, or why the node should get no new connections.
     pub fn not_ready(&self) -> Option<String> {
         if self.draining.load(Ordering::Relaxed) {
             return Some("draining".into());
         }
-        let parts = self.wrong.lock().iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ");
+        let parts = self.wrong_parts();
         if self.without_canary.load(Ordering::Relaxed) {
             return Some(parts).filter(|parts| !parts.is_empty());
         }

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::log::Topic;
 use crate::registry::NodeId;
 
 /// Partitions whose weights are spread together.
@@ -26,6 +27,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whose partitions they are.
+    pub const fn topic(self) -> Topic {
+        match self {
+            Self::Messages => Topic::Messages,
+            Self::Mailbox => Topic::Mailbox,
+        }
+    }
+
     /// Never changes: all nodes of a cluster agree on it, whatever their builds.
     fn number(self) -> u16 {
         match self {

@@ -1,7 +1,7 @@
 //! How far a source partition is done with: the highest offset that, *with all before it*, is reported durable in every mailbox partition it
 //! goes to. Pure. And the stored form of that place: a record in [`crate::log::Topic::RouterCheckpoints`], never anything that may forget.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::RouterError;
 use crate::chain::{Chain, RULES};
 use crate::expand::ShardId;
-use crate::log::{Log, Topic};
+use crate::log::{Log, LogError, Topic};
 
 /// Links one source record made; a direct message makes one or two.
 pub type Links = SmallVec<[(ShardId, Link); 2]>;
@@ -32,6 +33,8 @@ pub struct Checkpoint {
     pub rules: u32,
     /// The newest link to each shard.
     pub chain: Chain,
+    /// Offsets that a person has stepped over: records that no build could read. Left out by whoever reads them, also in a rewind.
+    pub skipped: BTreeSet<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -56,7 +59,12 @@ struct WireCheckpoint {
     rules: u32,
     #[prost(message, repeated, tag = "5")]
     links: Vec<WireLink>,
+    #[prost(uint64, repeated, tag = "6")]
+    skipped: Vec<u64>,
 }
+
+/// Offsets stepped over that are remembered; the oldest is forgotten. A rewind seldom goes back as far as one of them.
+const SKIPPED_MAX: usize = 1024;
 
 impl Checkpoint {
     /// The beginning of a partition.
@@ -77,6 +85,7 @@ impl Checkpoint {
             fingerprint: self.fingerprint,
             rules: self.rules,
             links: links.collect(),
+            skipped: self.skipped.iter().copied().collect(),
         };
         wire.encode_to_vec().into()
     }
@@ -98,7 +107,21 @@ impl Checkpoint {
             fingerprint: wire.fingerprint,
             rules: wire.rules,
             chain: wire.links.into_iter().map(link).collect::<Result<_, _>>()?,
+            skipped: wire.skipped.into_iter().collect(),
         })
+    }
+
+    /// Whether a person has stepped over the record at this offset.
+    pub fn skips(&self, offset: u64) -> bool {
+        self.skipped.contains(&offset)
+    }
+
+    /// Steps over the record at this offset.
+    pub fn skip(&mut self, offset: u64) {
+        self.skipped.insert(offset);
+        while self.skipped.len() > SKIPPED_MAX {
+            self.skipped.pop_first();
+        }
     }
 }
 
@@ -107,20 +130,36 @@ pub fn fingerprint(payload: &[u8]) -> u64 {
     xxh3_64(payload)
 }
 
-/// The newest stored checkpoint of each router, read at most twice a minute: what the storage owners of one process compare their high-waters
-/// with. An older answer says less, never more.
+/// The newest stored checkpoint of each router, asked for at most so often: what the storage owners of one process compare their high-waters
+/// with, and by what it is told how far a router is. An older answer says less, never more.
 pub struct Newest {
     log: Arc<dyn Log>,
-    read: Vec<tokio::sync::Mutex<Option<(Instant, Checkpoint)>>>,
+    fresh: Duration,
+    read: Vec<tokio::sync::Mutex<Option<Known>>>,
+}
+
+/// What was read last.
+struct Known {
+    at: Instant,
+    /// The end of the partition of checkpoints then: unchanged, there is no newer one.
+    end: u64,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Newest {
-    /// An answer serves for this long.
+    /// An answer serves for this long, if nothing else is asked for.
     const FRESH: Duration = Duration::from_secs(30);
 
     /// Of the routers of so many source partitions.
     pub fn new(log: Arc<dyn Log>, sources: u16) -> Self {
-        Self { log, read: (0..sources).map(|_| tokio::sync::Mutex::default()).collect() }
+        Self { log, fresh: Self::FRESH, read: (0..sources).map(|_| tokio::sync::Mutex::default()).collect() }
+    }
+
+    /// An answer serves for so long.
+    #[must_use]
+    pub const fn fresh_for(mut self, fresh: Duration) -> Self {
+        self.fresh = fresh;
+        self
     }
 
     /// How many source partitions there are.
@@ -130,17 +169,40 @@ impl Newest {
 
     /// The newest checkpoint of a source partition, if there is one that can be read now.
     pub async fn of(&self, partition: u16) -> Option<Checkpoint> {
-        let mut read = self.read.get(usize::from(partition))?.lock().await;
-        if let Some((at, checkpoint)) = &*read
-            && at.elapsed() < Self::FRESH
+        self.read(partition).await.ok().flatten()
+    }
+
+    /// The same; nothing: none was ever stored.
+    ///
+    /// # Errors
+    /// When the log does not answer, or its newest record is no checkpoint.
+    pub async fn read(&self, partition: u16) -> Result<Option<Checkpoint>, RouterError> {
+        let none = || LogError::Refused(format!("there is no partition {partition} of messages"));
+        let mut read = self.read.get(usize::from(partition)).ok_or_else(none)?.lock().await;
+        if let Some(known) = &*read
+            && known.at.elapsed() < self.fresh
         {
-            return Some(checkpoint.clone());
+            return Ok(known.checkpoint.clone());
         }
-        let newest = self.log.end(Topic::RouterCheckpoints, partition).await.ok()?.checked_sub(1)?;
-        let entries = self.log.read(Topic::RouterCheckpoints, partition, newest, 1).await.ok()?;
-        let checkpoint = Checkpoint::decode(&entries.first()?.payload).ok()?;
-        *read = Some((Instant::now(), checkpoint.clone()));
-        Some(checkpoint)
+        let end = self.log.end(Topic::RouterCheckpoints, partition).await?;
+        if let Some(known) = &mut *read
+            && known.end == end
+        {
+            known.at = Instant::now();
+            return Ok(known.checkpoint.clone());
+        }
+        let checkpoint = match end.checked_sub(1) {
+            None => None,
+            Some(newest) => {
+                let entries = self.log.read(Topic::RouterCheckpoints, partition, newest, 1).await?;
+                let nothing = || LogError::Unavailable("no checkpoint where the log ends".into());
+                let bytes = &entries.first().ok_or_else(nothing)?.payload;
+                let decoded = Checkpoint::decode(bytes);
+                Some(decoded.map_err(|why| RouterError::Undecodable { partition, offset: newest, why })?)
+            }
+        };
+        *read = Some(Known { at: Instant::now(), end, checkpoint: checkpoint.clone() });
+        Ok(checkpoint)
     }
 }
 
@@ -266,9 +328,9 @@ mod tests {
         }
 
         #[test]
-        fn the_stored_form_comes_back(epoch: u16, offset: u64, print: u64, entries in proptest::collection::btree_map(any::<u16>(), any::<(u64, u64)>(), 0..20)) {
+        fn the_stored_form_comes_back(epoch: u16, offset: u64, print: u64, entries in proptest::collection::btree_map(any::<u16>(), any::<(u64, u64)>(), 0..20), skipped in proptest::collection::btree_set(any::<u64>(), 0..5)) {
             let chain = entries.into_iter().map(|(shard, (next_offset, digest))| (ShardId(shard), Link { next_offset, digest })).collect();
-            let checkpoint = Checkpoint { epoch, next_offset: offset, fingerprint: print, rules: RULES, chain };
+            let checkpoint = Checkpoint { epoch, next_offset: offset, fingerprint: print, rules: RULES, chain, skipped };
             prop_assert_eq!(Checkpoint::decode(&checkpoint.encode()).unwrap(), checkpoint);
         }
 

@@ -39,6 +39,9 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 /// So many records at the end of the checkpoints may be no checkpoints.
 const CHECKPOINTS_PASSED: u64 = 64;
 
+/// Why a record is left out though another build might read it.
+const STEPPED_OVER: Undecodable = Undecodable::Field("(a person has stepped over it)");
+
 /// Storage has met a hole: what it has last taken from this source, and where in its mailbox partition it saw that something is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewind {
@@ -293,6 +296,7 @@ impl<'a> Router<'a> {
                 return self.stop(RouterError::LogCut { partition: self.source.partition, offset: self.next });
             }
             match Record::decode(&entry.payload) {
+                _ if self.tracker.done().skips(entry.offset) => self.quarantine(&entry, &STEPPED_OVER),
                 Ok(record) => self.route(&record, &entry).await,
                 Err(why) if why.is_garbage() => self.quarantine(&entry, &why),
                 Err(why) => {
@@ -450,6 +454,7 @@ impl<'a> Router<'a> {
             }
             walk.next = entry.offset + 1;
             let record = match Record::decode(&entry.payload) {
+                _ if self.tracker.done().skips(entry.offset) => continue,
                 Ok(record) => record,
                 Err(why) if why.is_garbage() => continue,
                 Err(why) => return Err(RouterError::Undecodable { partition, offset: entry.offset, why }),

@@ -177,6 +177,39 @@ async fn a_record_of_a_newer_build_stops_the_partition_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_was_stepped_over_is_left_out_by_the_reader_and_by_every_rewind() {
+    let log = log(0);
+    accept(&log, 0..3).await;
+    log.inner.append(Topic::Messages, SOURCE.partition, of_a_newer_build()).await.unwrap();
+    accept(&log, 3..40).await;
+    let (_rewinds, router) = start(&log);
+    router.await.unwrap();
+    let mut stepped = checkpoint(&log).await;
+    stepped.skip(3);
+    log.inner.append(Topic::RouterCheckpoints, SOURCE.partition, stepped.encode()).await.unwrap();
+    let (rewinds, _router) = start(&log);
+    sleep(Duration::from_secs(3000)).await;
+    let now = checkpoint(&log).await;
+    assert_eq!((now.next_offset, now.skips(3)), (41, true), "the next router must leave it out too");
+    let mut ends = Vec::new();
+    for partition in 0..SHARDS {
+        let end = log.end(Topic::Mailbox, partition).await.unwrap();
+        let rewind = Rewind { source: SOURCE, shard: ShardId(partition), high_water: Link::default(), hole: end - 1 };
+        rewinds.send(rewind).await.unwrap();
+        ends.push(end);
+    }
+    sleep(Duration::from_secs(1500)).await;
+    for (partition, end) in (0..SHARDS).zip(ends) {
+        let (_, link) = taken(&log, partition).await;
+        let mut again = HighWaters::default();
+        for entry in log.read(Topic::Mailbox, partition, end, usize::MAX).await.unwrap() {
+            again.judge(&MailboxRecord::decode(&entry.payload).unwrap());
+        }
+        assert_eq!(again.at(SOURCE), link, "the rewind of shard {partition} comes to the same link");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_log_than_the_checkpoint_was_made_of_stops_it() {
     for (next_offset, fingerprint) in [(2, 5), (9, 5)] {
         let log = log(0);

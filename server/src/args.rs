@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use protocol::{DeviceName, UserId};
+use router::log::Topic;
 
 use crate::cluster::config::Role;
 
@@ -44,6 +45,15 @@ pub(crate) enum Command {
     /// The virtual shards of a cluster's mailboxes, and the databases they are in.
     #[command(subcommand)]
     Shard(Shard),
+    /// The partitions of a cluster's log: who works on them, and how far.
+    #[command(subcommand)]
+    Partition(Partition),
+    /// The incarnation of the mailboxes of a virtual shard.
+    #[command(subcommand)]
+    StreamEpoch(StreamEpoch),
+    /// The log of a cluster as a whole.
+    #[command(subcommand)]
+    Log(Log),
     /// Print a token for a user; works while the server runs and while it does not.
     Token(Token),
     /// Look at the configuration.
@@ -98,8 +108,79 @@ pub(crate) enum Shard {
     Add(Database),
     /// Move a virtual shard to another database, while it is in use. Run again after a crash, it goes on or begins anew.
     Move(Move),
-    /// Give up a move that has not come to its pause.
+    /// Give up a move that is not complete: the shard is served from where it was.
     Abort(One),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Partition {
+    /// Every partition with its owner, position, the records that wait and for how long, and what its owner says of it.
+    List {
+        /// Only those that are stopped, late, or nobody's.
+        #[arg(long)]
+        troubled: bool,
+    },
+    /// Step over what a partition cannot go on from: a record that no build can read, whose bytes are kept in a file first, or records that
+    /// the log has forgotten. Only at the place where the partition stands. Safe while the cluster runs.
+    Skip(Skip),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Skip {
+    /// Which topic.
+    pub(crate) topic: WorkedOn,
+    /// Which of its partitions.
+    pub(crate) partition: u16,
+    /// Where it stands, as its owner's log line and `partition list` say.
+    pub(crate) offset: u64,
+    /// Where the record's bytes are kept; the file must not exist [default: TOPIC-PARTITION-OFFSET.record].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Do it.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// Topics whose partitions are worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WorkedOn {
+    /// Accepted sends.
+    Messages,
+    /// What routers make of them; the partition is the virtual shard.
+    Mailbox,
+}
+
+impl From<WorkedOn> for Topic {
+    fn from(topic: WorkedOn) -> Self {
+        match topic {
+            WorkedOn::Messages => Self::Messages,
+            WorkedOn::Mailbox => Self::Mailbox,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StreamEpoch {
+    /// Say that the mailboxes of these virtual shards are not the ones that devices know: their sessions are closed (4410), and devices read anew.
+    Raise {
+        /// The virtual shards.
+        #[arg(required = true)]
+        shards: Vec<u16>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// Have every virtual shard begin at the front of a log that is new and empty, after the old one was lost: with every router and storage process
+    /// stopped, and cluster.log_epoch raised in every configuration.
+    Adopt(AdoptLog),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AdoptLog {
+    /// Do it.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]

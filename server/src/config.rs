@@ -239,7 +239,7 @@ impl Settings {
             retention.every,
             log.level,
             log.format,
-        )
+        ) + &self.cluster.as_ref().map(|cluster| format!("\n{}", cluster.summary().trim_end())).unwrap_or_default()
     }
 }
 
@@ -312,6 +312,37 @@ mod tests {
         assert_eq!(settings.gateway.limits.sends_per_s, 5000);
         assert_eq!(settings.drain_window, Duration::from_secs(2));
         assert_eq!(settings.gateway.origins.len(), 2);
+    }
+
+    #[test]
+    fn a_cluster_is_shown_whole_and_without_its_secrets() {
+        let settings = settings(&[
+            ("SWITCHBOARD_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+            ("SWITCHBOARD_CLUSTER__NAME", "one"),
+            ("SWITCHBOARD_CLUSTER__ROLES", "gateway,storage"),
+            ("SWITCHBOARD_CLUSTER__KAFKA__RETENTION", "2d"),
+            ("SWITCHBOARD_CLUSTER__REDIS__URL", "redis://me:hidden1@cache:6379"),
+            (
+                "SWITCHBOARD_CLUSTER__POSTGRES__DATABASES",
+                "a=postgres://me:hidden2@db1/x,b=postgres://me@db2:5433/x?password=hidden3",
+            ),
+        ])
+        .unwrap();
+        let shown = settings.summary();
+        for part in [
+            "one of switchboard",
+            "Gateway, Storage",
+            "172800s",
+            "cache:6379",
+            "a: me@db1:5432/x",
+            "b: me@db2:5433/x",
+            "mailbox: 240",
+        ] {
+            assert!(shown.contains(part), "{part} is not in:\n{shown}");
+        }
+        for secret in ["hidden", "0123456789abcdef"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
     }
 
     #[test]

@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         Command::Serve(_) => serve::serve(settings),
         Command::Topics(command) => admin::topics(&settings, command),
         Command::Shard(command) => admin::shard(&settings, command),
+        Command::Partition(command) => admin::partition(&settings, &command),
+        Command::StreamEpoch(command) => admin::stream_epoch(&settings, &command),
+        Command::Log(command) => admin::log(&settings, &command),
         Command::Token(token) => token::print(&settings, &token),
         Command::Config(ConfigCommand::Check(_)) => {
             println!("{}", settings.summary());

@@ -47,3 +47,24 @@ pub(crate) async fn upkeep(handle: PrometheusHandle) {
         handle.run_upkeep();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Names of metrics in a text, without what Prometheus adds to a histogram's.
+    fn metrics_in(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let ours = words.filter_map(|word| word.strip_prefix("switchboard_"));
+        ours.map(|name| name.trim_end_matches("_bucket")).collect()
+    }
+
+    #[test]
+    fn alerts_stand_on_metrics_that_are_listed() {
+        let (alerts, listed) = (include_str!("../../docs/alerts.yml"), include_str!("../../docs/metrics.md"));
+        let alerts = metrics_in(alerts);
+        assert!(alerts.len() >= 20, "{alerts:?}");
+        let unlisted: Vec<_> = alerts.iter().filter(|name| !listed.contains(&format!("`{name}"))).collect();
+        assert!(unlisted.is_empty(), "docs/metrics.md does not list {unlisted:?}");
+    }
+}

@@ -1,4 +1,4 @@
-//! Sleeping phones: a follower of one shard's log, some seconds behind its checkpoint. Each message whose owner has no device attached becomes one
+//! Sleeping phones: a follower of one shard's log, some seconds behind its checkpoint. Each message whose owner has no device attached (or none that acknowledges it) becomes one
 //! record of the topic `notifications`, for whoever wakes phones. It has an offset of its own, written after the records are durable: a crash
 //! repeats, never skips, and repeats collapse by (owner, conversation, position). A flood, or a registry that is away, delays it and nothing else.
 
@@ -16,10 +16,13 @@ use router::registry::Registry;
 use tokio::time::{Instant, sleep};
 
 use crate::StorageError;
-use crate::store::Store;
+use crate::store::{KeyOf, Store};
 
 /// A message is this old before its owner counts as away: time for a phone that just changes its network.
 const BEHIND: Duration = Duration::from_secs(3);
+/// And this old before its owner, who is attached, counts as away all the same if no device has acknowledged it: the entry of a device that is
+/// gone may stand for long.
+const BEHIND_ATTACHED: Duration = Duration::from_secs(10);
 /// How often it looks for more, and writes its offset.
 const EVERY: Duration = Duration::from_secs(1);
 /// Records in one read.
@@ -127,22 +130,45 @@ impl Follower<'_> {
     async fn follow(&self, entries: &[Entry]) {
         let mut news: Vec<_> = entries.iter().flat_map(notifications).collect();
         let Some(newest) = news.iter().map(|one| one.at_ms).max() else { return };
-        sleep(until_old(newest)).await;
+        sleep(until_old(newest, BEHIND)).await;
         let owners: Vec<_> = news.iter().map(|one| one.owner).collect();
+        let places = self.patiently(|| self.ports.registry.nodes(&owners)).await;
+        let (attached, away): (Vec<_>, Vec<_>) = news.drain(..).zip(&places).partition(|(_, nodes)| !nodes.is_empty());
+        news.extend(away.into_iter().map(|(one, _)| one));
+        let attached: Vec<_> = attached.into_iter().map(|(one, _)| one).collect();
+        news.extend(self.not_reached(attached).await);
+        join_all(news.iter().map(|one| self.append(one))).await;
+    }
+
+    /// Those whose owner has not acknowledged them, though a device of his is said to be attached.
+    async fn not_reached(&self, mut news: Vec<Notification>) -> Vec<Notification> {
+        for old in [BEHIND, BEHIND_ATTACHED] {
+            let Some(newest) = news.iter().map(|one| one.at_ms).max() else { return news };
+            sleep(until_old(newest, old)).await;
+            let keys: Vec<_> = news.iter().map(|one| KeyOf { owner: one.owner, identity: one.identity, refused: None }).collect();
+            let reached = self.patiently(|| self.ports.store.reached(self.shard, &keys)).await;
+            let mut reached = reached.into_iter();
+            news.retain(|_| !reached.next().unwrap_or(true));
+        }
+        news
+    }
+
+    /// Asks until it is answered.
+    async fn patiently<T, E: std::fmt::Display, F>(&self, mut ask: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let mut failures = 0;
-        let places = loop {
-            match self.ports.registry.nodes(&owners).await {
-                Ok(places) => break places,
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
                 Err(why) => {
                     failures += 1;
-                    tracing::debug!(shard = self.shard.0, %why, "notifications wait for the registry");
+                    tracing::debug!(shard = self.shard.0, %why, "notifications wait");
                     sleep(pause(failures)).await;
                 }
             }
-        };
-        let mut places = places.iter();
-        news.retain(|_| places.next().is_some_and(|nodes| nodes.is_empty()));
-        join_all(news.iter().map(|one| self.append(one))).await;
+        }
     }
 
     async fn append(&self, notification: &Notification) {
@@ -175,11 +201,11 @@ fn notifications(entry: &Entry) -> Vec<Notification> {
     others.map(|owner| Notification { owner, identity, position, at_ms }).collect()
 }
 
-/// How long until a message taken then is old enough.
-fn until_old(at_ms: u64) -> Duration {
+/// How long until a message taken then is so old.
+fn until_old(at_ms: u64, old: Duration) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // a gateway's clock that runs ahead must not stop the follower
-    (Duration::from_millis(at_ms) + BEHIND).saturating_sub(now).min(BEHIND)
+    (Duration::from_millis(at_ms) + old).saturating_sub(now).min(old)
 }
 
 #[cfg(test)]
@@ -193,7 +219,7 @@ mod tests {
 
     use super::*;
     use crate::store::memory::MemoryStore;
-    use crate::store::{Checkpoint, Commit};
+    use crate::store::{Checkpoint, Commit, KeyRow};
 
     const SHARD: ShardId = ShardId(0);
 
@@ -235,5 +261,41 @@ mod tests {
         sleep(Duration::from_secs(10)).await;
         assert_eq!(told(&log).await, [3, 3]);
         assert_eq!(store.followed(SHARD).await, Ok(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_that_stands_for_nobody_hides_no_notification() {
+        let (log, store, registry) = (MemoryLog::new(1, 1), MemoryStore::new(), Arc::new(MemoryRegistry::new()));
+        let [sender, here, ghost] = [1, 2, 3].map(UserId::from_stored);
+        let phone = "phone".parse().unwrap();
+        store.acquire(SHARD).await.unwrap();
+        let mut chain = Chain::default();
+        let mut keys = Vec::new();
+        for (number, owner) in [here, ghost].into_iter().enumerate() {
+            registry.register(owner, &phone, NodeId { node: 1, boot: 1 }).await.unwrap();
+            let id = MessageId::from_stored(&[7; 16]).unwrap();
+            let identity = Identity { sender, conversation: ConversationId::direct(sender, owner), id };
+            let record = Record { identity, content: Content::Text("x".into()), reply_to: None, at_ms: 0 };
+            let body_hash = record.body_hash();
+            let record = chain.extend(
+                Source { partition: 0, epoch: 1 },
+                number as u64,
+                (SHARD, Verdict::Deliver(record, vec![sender, owner])),
+            );
+            keys.push((
+                KeyOf { owner, identity, refused: None },
+                KeyRow { seq: Some(1), body_hash, position: record.position() },
+            ));
+            log.append(Topic::Mailbox, 0, record.encode()).await.unwrap();
+        }
+        for (owner, seq) in [(here, 1), (ghost, 0)] {
+            store.cursor(owner, &phone, Some(seq)).await.unwrap();
+        }
+        let expect = Checkpoint { owner_epoch: 1, offset: 0 };
+        store.commit(SHARD, Commit { expect, next_offset: 2, keys, ..Commit::default() }).await.unwrap();
+        let ports = Ports { log: Arc::new(log.clone()), store: Arc::new(store), registry, partitions: 1 };
+        let _follower = tokio::spawn(async move { run(SHARD, &ports).await });
+        sleep(BEHIND_ATTACHED + EVERY * 3).await;
+        assert_eq!(told(&log).await, [3], "who is attached and has acknowledged it is not woken");
     }
 }

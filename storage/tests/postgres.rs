@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
 
+#[path = "postgres/mended.rs"]
+mod mended;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

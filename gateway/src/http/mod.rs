@@ -34,7 +34,10 @@ pub fn routes(node: &Arc<Gateway>, metrics: RenderMetrics) -> Router {
 /// 200 while a message of our own went the whole path within the last seconds.
 async fn ready(State(node): State<Arc<Gateway>>) -> Response {
     match node.health.not_ready() {
-        None => "ready\n".into_response(),
+        None => match node.health.wrong_parts() {
+            parts if parts.is_empty() => "ready\n".into_response(),
+            parts => format!("ready, but {parts}\n").into_response(),
+        },
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
     }
 }

@@ -81,6 +81,19 @@ pub trait Log: Send + Sync + 'static {
     /// The offset the next record will get.
     async fn end(&self, topic: Topic, partition: u16) -> Result<u64, LogError>;
 
+    /// When the log took the record at this offset, milliseconds since 1970 by the log's own clock; nothing: there is none yet, or this log does
+    /// not say, which is the default. By this the log forgets. An offset outside of what is kept is [`LogError::Refused`].
+    async fn taken_at(&self, topic: Topic, partition: u16, offset: u64) -> Result<Option<u64>, LogError> {
+        let _ = (topic, partition, offset);
+        Ok(None)
+    }
+
+    /// The oldest offset that is kept; of a log that forgets nothing, which is the default, 0.
+    async fn start(&self, topic: Topic, partition: u16) -> Result<u64, LogError> {
+        let _ = (topic, partition);
+        Ok(0)
+    }
+
     /// A hint: from now on the caller reads this partition in order from this offset. Reads exactly there may then be served from what was
     /// fetched ahead; reads anywhere else stay as they are and do not disturb it. [`Following`] takes it back by itself.
     fn follow(&self, topic: Topic, partition: u16, offset: u64) {

@@ -13,6 +13,7 @@
 
 pub mod lease;
 pub mod redis;
+pub mod trouble;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use tokio::time::Instant;
 
 use crate::registry::{NodeId, Registration};
 use lease::NODE_LEASE_US;
-pub use redis::Membership;
 pub(crate) use redis::bury;
+pub use redis::{Membership, Voice, look};
+pub use trouble::{Trouble, Troubles};
 
 /// One role of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,6 +93,8 @@ pub struct Member {
     pub version: String,
     /// When it started by its own clock, milliseconds since 1970; for people.
     pub started_ms: u64,
+    /// Partitions it works on that must not get more.
+    pub troubles: Troubles,
 }
 
 /// What a process knows of the cluster. Compares equal as long as nothing changes that anybody acts on.
@@ -108,6 +112,8 @@ pub struct View {
     pub known: bool,
     /// Since when the lease store has not answered; nothing while it does.
     pub unreachable_since: Option<Instant>,
+    /// What [`Self::members`] say of partitions that must not get more, all together.
+    troubles: Troubles,
     /// Whether boots that are in no list may be taken for dead: the store and our contact with it are older than the node lease.
     settled: bool,
 }
@@ -123,6 +129,11 @@ impl View {
     pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
         let at = self.members.binary_search_by_key(&node, |member| member.node).ok()?;
         self.members.get(at)?.address
+    }
+
+    /// Partitions that must not get more now, as those who work on them say. A process that dies is heard for as long as its node lease stands.
+    pub const fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Whether partitions may be taken over now: the store answers, and no hold-off runs. What one has is kept either way.
@@ -190,7 +201,11 @@ impl Members {
 
 impl Publisher {
     /// Makes this the view; readers are woken only when it differs. `heard_us`: Redis's time of the answer, 0 while it is unreachable.
-    pub fn publish(&self, view: View, heard_us: u64) {
+    pub fn publish(&self, mut view: View, heard_us: u64) {
+        view.troubles = Troubles::default();
+        for member in &view.members {
+            view.troubles.merge(&member.troubles);
+        }
         let mut last = self.last.lock();
         if **last != view {
             *last = Arc::new(view);
@@ -218,10 +233,19 @@ pub fn fixed_view(mut members: Vec<Member>) -> View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assign::Kind;
 
     fn member(node: u16, roles: Roles) -> Member {
         let node = NodeId { node, boot: u64::from(node) };
-        Member { node, name: String::new(), roles, address: None, version: String::new(), started_ms: 0 }
+        Member {
+            node,
+            name: String::new(),
+            roles,
+            address: None,
+            version: String::new(),
+            started_ms: 0,
+            troubles: Troubles::default(),
+        }
     }
 
     #[tokio::test]
@@ -238,6 +262,24 @@ mod tests {
         publisher.publish(fixed_view(vec![member(1, Roles::ALL)]), 0);
         assert!(changes.has_changed().unwrap());
         assert_eq!(members.view().live(Role::Storage).len(), 1);
+    }
+
+    #[test]
+    fn what_members_say_of_their_partitions_is_heard_and_taken_back() {
+        let mut says = member(1, Roles::ALL);
+        says.troubles.set(Kind::Mailbox, 7, Trouble::Late);
+        let mut also = member(2, Roles::ALL);
+        also.troubles.set(Kind::Messages, 3, Trouble::Stopped);
+        let (publisher, members) = fixed(vec![says.clone(), also]);
+        let of = |kind, partition| members.view().troubles().of(kind, partition);
+        assert_eq!(of(Kind::Mailbox, 7), Some(Trouble::Late));
+        assert_eq!(of(Kind::Messages, 3), Some(Trouble::Stopped));
+        assert_eq!(of(Kind::Messages, 7), None);
+        let mut changes = members.watch();
+        changes.borrow_and_update();
+        publisher.publish(fixed_view(vec![says, member(2, Roles::ALL)]), 0);
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(of(Kind::Messages, 3), None);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::lease::{Answer, Judge, Seen};
-use super::{Member, Members, Publisher, Role, Roles};
+use super::lease::{Answer, Judge, NODE_LEASE_US, Seen};
+use super::{Member, Members, Publisher, Role, Roles, Troubles, View};
 use crate::registry::redis::{KEPT_S, RedisLink, Script, node_of, text_of_node};
 use crate::registry::{NodeId, RegistryError};
 
@@ -88,6 +88,25 @@ struct Text {
     address: Option<std::net::SocketAddr>,
     version: String,
     started_ms: u64,
+    /// Builds before this one say nothing of it.
+    #[serde(default, skip_serializing_if = "Troubles::is_empty")]
+    troubles: Troubles,
+}
+
+/// Says of this process's partitions what the others are to know, with each renewal. Clones speak for the same process.
+#[derive(Clone)]
+pub struct Voice(Arc<Lease>);
+
+impl Voice {
+    /// From now on these are in trouble, and no others. Told at once when it changes.
+    pub fn say(&self, troubles: Troubles) {
+        let mut me = self.0.me.lock();
+        if me.troubles != troubles {
+            me.troubles = troubles;
+            drop(me);
+            self.0.changed.notify_one();
+        }
+    }
 }
 
 /// This process's place in the cluster: renewed until it is dropped (then it expires) or [`Membership::leave`] is called.
@@ -125,6 +144,11 @@ impl Membership {
     /// The view, shared.
     pub fn members(&self) -> Members {
         self.members.clone()
+    }
+
+    /// By which this process says what is wrong with its partitions.
+    pub fn voice(&self) -> Voice {
+        Voice(Arc::clone(&self.lease))
     }
 
     /// Drops a role at once: others take over without waiting for the lease to end.
@@ -196,8 +220,8 @@ async fn renew(lease: Arc<Lease>, publisher: Publisher) {
 }
 
 fn text_of(me: &Member) -> String {
-    let Member { node: _, name, roles, address, version, started_ms } = me.clone();
-    let text = Text { name, roles, address, version, started_ms };
+    let Member { node: _, name, roles, address, version, started_ms, troubles } = me.clone();
+    let text = Text { name, roles, address, version, started_ms, troubles };
     serde_json::to_string(&text).expect("strings, flags and numbers have a JSON form")
 }
 
@@ -207,13 +231,46 @@ fn read(request: u64, answer: Value) -> Result<Answer, RegistryError> {
     let (now_us, born_us, before_us, members, buried): Raw =
         redis::from_redis_value(answer).map_err(|_| RegistryError("an answer of the lease store is unreadable".into()))?;
     let seen = |(field, seen_us, since_us, text): (String, u64, u64, String)| {
-        let Text { name, roles, address, version, started_ms } = serde_json::from_str(&text).ok()?;
-        let member = Member { node: node_of(&field)?, name, roles, address, version, started_ms };
+        let Text { name, roles, address, version, started_ms, troubles } = serde_json::from_str(&text).ok()?;
+        let member = Member { node: node_of(&field)?, name, roles, address, version, started_ms, troubles };
         Some(Seen { member, seen_us, since_us })
     };
     let members = members.into_iter().filter_map(seen).collect();
     let buried = buried.iter().filter_map(|text| node_of(text)).collect();
     Ok(Answer { request, now_us, born_us, before_us, members, buried })
+}
+
+/// `KEYS` members, born, cluster; `ARGV` cluster id. As [`RENEW`], and changes nothing.
+const LOOK: &str = r"
+local mark = redis.call('GET', KEYS[3])
+if mark and mark ~= ARGV[1] then return redis.error_reply('FOREIGN ' .. mark .. ', this is ' .. ARGV[1]) end
+local t = redis.call('TIME')
+local list = {}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local seen, since, what = string.match(all[i + 1], '^(%d+) (%d+) (.*)$')
+  if seen then
+    list[#list + 1] = all[i]
+    list[#list + 1] = seen
+    list[#list + 1] = since
+    list[#list + 1] = what
+  end
+end
+return {string.format('%.0f', t[1] * 1000000 + t[2]), redis.call('GET', KEYS[2]) or '0', '0', list, {}}
+";
+
+/// Who is in the cluster now, without joining it: for the command line.
+///
+/// # Errors
+/// [`RegistryError`] when Redis does not answer, or is another cluster's.
+pub async fn look(link: &RedisLink) -> Result<View, RegistryError> {
+    let keys = ["members", "born", "cluster"].map(|what| link.config().members_key(what));
+    let keys = keys.each_ref().map(String::as_str);
+    let answer = link.script(&Script::new(LOOK), &keys, &[link.config().cluster_id.as_str()]).await?;
+    let mut answer = read(1, answer)?;
+    let now_us = answer.now_us;
+    answer.members.retain(|seen| now_us.saturating_sub(seen.seen_us) < NODE_LEASE_US);
+    Ok(Judge::new(Instant::now()).heard(answer, Instant::now()).clone())
 }
 
 /// Tells everybody that a boot is dead.

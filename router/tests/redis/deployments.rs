@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use protocol::UserId;
-use router::members::{Member, Membership, Role, Roles};
+use router::members::{Member, Membership, Role, Roles, Troubles};
 use router::registry::redis::{RedisConfig, RedisLink};
 use router::registry::{NodeId, Registry, contract};
 
@@ -59,7 +59,15 @@ async fn hundreds_of_users_on_a_cluster() {
 async fn members_live(config: RedisConfig) {
     let join = |node| {
         let link = RedisLink::new(config.clone()).unwrap();
-        let me = Member { node, name: String::new(), roles: Roles::ALL, address: None, version: String::new(), started_ms: 0 };
+        let me = Member {
+            node,
+            name: String::new(),
+            roles: Roles::ALL,
+            address: None,
+            version: String::new(),
+            started_ms: 0,
+            troubles: Troubles::default(),
+        };
         Membership::join(link, me)
     };
     let other = NodeId { node: 8, boot: 1 };

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::UserId;
-use router::members::{Member, Members, Membership, Role, Roles};
+use router::assign::Kind;
+use router::members::{Member, Members, Membership, Role, Roles, Trouble, Troubles, look};
 use router::registry::redis::{RedisConfig, RedisLink, RedisRegistry};
 use router::registry::{NodeId, Registry};
 
@@ -26,6 +27,7 @@ fn join(config: &RedisConfig, node: NodeId) -> (Membership, RedisLink) {
         address: format!("127.0.0.1:{}", 7000 + node.node).parse().ok(),
         version: "1".into(),
         started_ms: 1,
+        troubles: Troubles::default(),
     };
     (Membership::join(link.clone(), me), link)
 }
@@ -153,4 +155,32 @@ async fn an_old_copy_of_the_store_costs_nothing_that_lives() {
     assert_eq!(registry.nodes(&[USER]).await.unwrap()[0].to_vec(), [node(1)]);
     let took = until("the dead boot's entry is void", async || registry.nodes(&[ghost]).await.unwrap()[0].is_empty()).await;
     println!("entries of the old copy are void after {took:?}");
+}
+
+#[tokio::test]
+async fn what_a_member_says_of_its_partitions_is_heard_and_heard_again_after_a_flush() {
+    let Some(server) = Server::start().await else { return };
+    let config = fresh(&server.url());
+    let (one, link) = join(&config, node(1));
+    let (two, _two) = join(&config, node(2));
+    let members = two.members();
+    may_acquire(&members).await;
+    let mut troubles = Troubles::default();
+    troubles.set(Kind::Messages, 3, Trouble::Stopped);
+    one.voice().say(troubles.clone());
+    let hears = async || members.view().troubles().of(Kind::Messages, 3) == Some(Trouble::Stopped);
+    println!("a word is heard after {:?}", until("it is heard", hears).await);
+    command::<()>(&server.url(), &["FLUSHALL"]).await;
+    until("the flush is seen", async || members.view().hold_off).await;
+    until("and is over", async || members.view().may_acquire()).await;
+    assert!(hears().await, "it was said again");
+    // who only looks joins nothing
+    let seen = look(&link).await.unwrap();
+    assert_eq!(seen.live(Role::Router), [node(1), node(2)]);
+    let says = |number| seen.members.iter().find(|member| member.node == node(number)).map(|member| member.troubles.clone());
+    assert_eq!((says(1), says(2)), (Some(troubles), Some(Troubles::default())));
+    one.voice().say(Troubles::default());
+    until("it is taken back", async || members.view().troubles().is_empty()).await;
+    drop(one);
+    until("who is silent is not there", async || look(&link).await.unwrap().members.len() == 1).await;
 }

@@ -112,6 +112,38 @@ impl Cluster {
         Ok(())
     }
 
+    /// What is in force, for people: every key; of secrets only that they are there.
+    pub(crate) fn summary(&self) -> String {
+        let Self { name, id, roles, link, advertise, secret_file, log_epoch, kafka, redis, postgres } = self;
+        let file = |file: &Option<PathBuf>| file.as_ref().map_or("none".to_owned(), |file| file.display().to_string());
+        let advertise = advertise.unwrap_or(*link);
+        let RedisConfig { master, db, username, password, password_file, prefix, .. } = redis;
+        let password = if password.is_some() { "set" } else { "none" };
+        let databases: String = postgres
+            .databases
+            .iter()
+            .map(|one| format!("\n    {}: {}, password_file {}", one.name, one.place(), file(&one.password_file)))
+            .collect();
+        let (user, place) = (username.as_deref().unwrap_or("none"), redis.place());
+        let redis_times = (redis.connect_timeout_ms, redis.response_timeout_ms, redis.call_timeout_ms);
+        format!(
+            "  cluster    {name} of {id}: {roles:?}, link {link}, advertised as {advertise}, secret_file {}, log_epoch {log_epoch}\n  \
+             kafka      {kafka:#?}\n  \
+             redis      {place}, master {master}, db {db}, prefix {prefix}, username {user}, password {password}, password_file {}, \
+             connect, response, call: {redis_times:?} ms\n  \
+             postgres   writers {}, readers {}, connect_timeout_ms {}, statement_timeout_ms {}, call_timeout_ms {}, refresh_ms {}, device_days {}{databases}\n",
+            file(secret_file),
+            file(password_file),
+            postgres.writers,
+            postgres.readers,
+            postgres.connect_timeout_ms,
+            postgres.statement_timeout_ms,
+            postgres.call_timeout_ms,
+            postgres.refresh_ms,
+            postgres.device_days,
+        )
+    }
+
     /// The secret, if there is one.
     pub(crate) fn secret(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let Some(file) = &self.secret_file else { return Ok(None) };

@@ -6,8 +6,12 @@
 
 pub(crate) mod admin;
 pub(crate) mod config;
+mod audit;
+mod mend;
 mod owners;
 mod roles;
+mod standing;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,7 +20,7 @@ use anyhow::{Context as _, bail};
 use gateway::deliver::Sessions;
 use gateway::{Gateway, Ports, http, listener};
 use router::log::kafka::{KafkaLog, topics};
-use router::members::{Member, Members, Membership, Role as Lease, Roles};
+use router::members::{Member, Members, Membership, Role as Lease, Roles, Troubles, Voice};
 use router::registry::NodeId;
 use router::registry::redis::{RedisLink, RedisRegistry};
 use router::submit::kafka::KafkaSubmit;
@@ -50,6 +54,9 @@ struct Process {
     gateway: Arc<Gateway>,
     links: Arc<LinkDeliver>,
     retention: Retention,
+    /// What is wrong with the partitions of this process, and how the others are told.
+    troubled: Arc<watch::Troubled>,
+    voice: Voice,
     /// To the routers of this process.
     rewinds: mpsc::Sender<router::consume::Rewind>,
 }
@@ -69,6 +76,7 @@ pub(crate) async fn run(settings: Settings, cluster: Cluster) -> anyhow::Result<
     tokio::spawn(Arc::clone(&gateway).run_background());
     tokio::spawn(roles::tell_parts(Arc::clone(&process)));
     tokio::spawn(roles::follow_members(Arc::clone(&process)));
+    tokio::spawn(watch::watch(Arc::clone(&process)));
     let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
     serve::announce(&listener, &settings)?;
     let stop = CancellationToken::new();
@@ -128,6 +136,7 @@ async fn stand_up(
         address: Some(address),
         version: env!("CARGO_PKG_VERSION").into(),
         started_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
+        troubles: Troubles::default(),
     };
     let membership = Membership::join(redis.clone(), member);
     let members = membership.members();
@@ -138,7 +147,7 @@ async fn stand_up(
     let shards = cluster.postgres.shards()?;
     let lag = Lag { log: log.clone(), store: store.clone(), shards };
     let ports = Ports {
-        submit: Arc::new(KafkaSubmit::new(&log)),
+        submit: Arc::new(KafkaSubmit::new(&log).heeding(members.clone())),
         registry: registry.clone(),
         store: store.clone(),
         lag: Some(Arc::new(lag)),
@@ -149,8 +158,20 @@ async fn stand_up(
     if !cluster.has(Role::Gateway) {
         gateway.health.stands_without_canary();
     }
-    let process =
-        Process { node, cluster, log, registry, store, members, gateway, links, retention: settings.retention.clone(), rewinds };
+    let process = Process {
+        node,
+        cluster,
+        log,
+        registry,
+        store,
+        members,
+        gateway,
+        links,
+        retention: settings.retention.clone(),
+        troubled: Arc::default(),
+        voice: membership.voice(),
+        rewinds,
+    };
     Ok((Arc::new(process), asked, membership, listening))
 }
 

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::node::Health;
+use router::assign::Kind;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+use super::watch::Troubled;
 
 /// What a partition's task came to.
 pub(crate) enum Ended {
@@ -39,13 +42,17 @@ const DISPUTED_REST: std::ops::RangeInclusive<u64> = 500..=1500;
 const DISPUTED: Duration = Duration::from_secs(3);
 /// One that stopped is tried again after this: a person may have put it right.
 const STOPPED_REST: Duration = Duration::from_secs(30);
+/// It counts as going on when it has lived for so long after that: what stops one for good does so sooner.
+const LIVES_AFTER: Duration = Duration::from_secs(10);
 
 /// Keeps the tasks of one role in line with its share, until `stop`.
 pub(crate) struct Owners<S> {
-    /// What the partitions are called in logs and metrics: `messages` or `mailbox`.
-    pub(crate) what: &'static str,
+    /// Which partitions.
+    pub(crate) kind: Kind,
     /// Readiness of the process.
     pub(crate) health: Arc<Health>,
+    /// What the other processes are told.
+    pub(crate) troubled: Arc<Troubled>,
     /// Starts the task of a partition.
     pub(crate) start: S,
 }
@@ -57,6 +64,21 @@ struct Running {
     starts: u64,
     resting: BTreeMap<u16, Instant>,
     taken: BTreeMap<u16, Instant>,
+    /// Those that have stopped, and since when they live again, if they do.
+    stopped: BTreeMap<u16, Option<Instant>>,
+}
+
+impl Running {
+    fn new() -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            here: BTreeMap::new(),
+            starts: 0,
+            resting: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+        }
+    }
 }
 
 impl<S, F> Owners<S>
@@ -66,9 +88,8 @@ where
 {
     /// Runs until `stop` is cancelled; then every task is dropped before this returns.
     pub(crate) async fn run(self, mut share: impl FnMut() -> Share, stop: CancellationToken) {
-        let mut running =
-            Running { tasks: JoinSet::new(), here: BTreeMap::new(), starts: 0, resting: BTreeMap::new(), taken: BTreeMap::new() };
-        let owned = metrics::gauge!("switchboard_partitions_owned", "topic" => self.what);
+        let mut running = Running::new();
+        let owned = metrics::gauge!("switchboard_partitions_owned", "topic" => self.what());
         let mut next = Instant::now();
         loop {
             tokio::select! {
@@ -90,6 +111,7 @@ where
             owned.set(running.here.len() as f64);
         }
         running.tasks.shutdown().await;
+        running.stopped.keys().for_each(|partition| self.goes_on(*partition));
         owned.set(0.0);
     }
 
@@ -102,15 +124,25 @@ where
                 }
             }
             if !given.is_empty() {
-                tracing::info!(topic = self.what, partitions = ?given, "gives back");
+                tracing::info!(topic = self.what(), partitions = ?given, "gives back");
             }
-            let gone: Vec<_> = running.resting.keys().filter(|partition| !keep.contains(partition)).copied().collect();
-            for partition in gone {
-                running.resting.remove(&partition);
-                self.health.part(&self.name(partition), None);
-            }
+            running.resting.retain(|partition, _| keep.contains(partition));
+            running.stopped.retain(|partition, _| {
+                let stays = keep.contains(partition);
+                if !stays {
+                    self.goes_on(*partition);
+                }
+                stays
+            });
         }
         let now = Instant::now();
+        running.stopped.retain(|partition, lives| {
+            let well = lives.is_some_and(|since| now.duration_since(since) >= LIVES_AFTER);
+            if well {
+                self.goes_on(*partition);
+            }
+            !well
+        });
         let rests = |partition: &u16| running.resting.get(partition).is_some_and(|until| *until > now);
         let taken: Vec<_> =
             share.take.iter().filter(|partition| !running.here.contains_key(partition) && !rests(partition)).copied().collect();
@@ -122,10 +154,12 @@ where
             let handle = running.tasks.spawn(async move { (partition, start, task.await) });
             running.here.insert(partition, (start, handle));
             running.resting.remove(&partition);
-            self.health.part(&self.name(partition), None);
+            if let Some(lives) = running.stopped.get_mut(&partition) {
+                *lives = Some(now);
+            }
         }
         if !taken.is_empty() {
-            tracing::info!(topic = self.what, partitions = ?taken, "takes");
+            tracing::info!(topic = self.what(), partitions = ?taken, "takes");
         }
     }
 
@@ -138,17 +172,29 @@ where
                 (if disputed { Duration::from_millis(rand::random_range(DISPUTED_REST)) } else { TAKEN_REST }, "taken")
             }
             Ended::Stopped(why) => {
-                tracing::error!(topic = self.what, partition, why, "stops, and is tried again");
+                tracing::error!(topic = self.what(), partition, why, "stops, and is tried again");
                 self.health.part(&self.name(partition), Some(why));
+                self.troubled.stopped(self.kind, partition);
+                running.stopped.insert(partition, None);
                 (STOPPED_REST, "stopped")
             }
         };
-        metrics::counter!("switchboard_partitions_ended_total", "topic" => self.what, "why" => what).increment(1);
+        metrics::counter!("switchboard_partitions_ended_total", "topic" => self.what(), "why" => what).increment(1);
         running.resting.insert(partition, Instant::now() + rest);
     }
 
+    /// What the partitions are called in logs and metrics.
+    const fn what(&self) -> &'static str {
+        self.kind.topic().name()
+    }
+
     fn name(&self, partition: u16) -> String {
-        format!("{} {partition}", self.what)
+        format!("{} {partition}", self.what())
+    }
+
+    fn goes_on(&self, partition: u16) {
+        self.health.part(&self.name(partition), None);
+        self.troubled.goes_on(self.kind, partition);
     }
 }
 
@@ -188,7 +234,7 @@ mod tests {
                 Ended::Taken
             }
         };
-        let owners = Owners { what: "mailbox", health: Arc::default(), start };
+        let owners = Owners { kind: Kind::Mailbox, health: Arc::default(), troubled: Arc::default(), start };
         let (asked, stop) = (Arc::clone(&share), CancellationToken::new());
         let run = tokio::spawn(owners.run(move || asked.lock().clone(), stop.clone()));
         *share.lock() = Share { keep: Some(set(&[1, 2, 9])), take: set(&[1, 2, 9]) };
@@ -208,5 +254,36 @@ mod tests {
         stop.cancel();
         run.await.unwrap();
         assert_eq!(*alive.lock(), set(&[]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_stops_counts_as_stopped_until_it_lives_for_a_while() {
+        let (troubled, health): (Arc<Troubled>, Arc<Health>) = Default::default();
+        health.stands_without_canary();
+        let mended = Arc::new(Mutex::new(false));
+        let is_mended = Arc::clone(&mended);
+        let start = move |_| {
+            let mended = *is_mended.lock();
+            async move {
+                if !mended {
+                    return Ended::Stopped("a record of a newer build".into());
+                }
+                std::future::pending().await
+            }
+        };
+        let owners = Owners { kind: Kind::Messages, health: Arc::clone(&health), troubled: Arc::clone(&troubled), start };
+        let share = Share { keep: Some(set(&[3])), take: set(&[3]) };
+        let stop = CancellationToken::new();
+        let run = tokio::spawn(owners.run(move || share.clone(), stop.clone()));
+        let stopped = || troubled.all().of(Kind::Messages, 3).is_some();
+        for _ in 0..80 {
+            sleep(Duration::from_secs(1)).await;
+            assert!(stopped() && health.is_against("messages 3"), "also in the moments in which it is tried again");
+        }
+        *mended.lock() = true;
+        sleep(STOPPED_REST + LIVES_AFTER + Duration::from_secs(1)).await;
+        assert!(!stopped() && health.not_ready().is_none());
+        stop.cancel();
+        run.await.unwrap();
     }
 }

@@ -23,8 +23,8 @@ use storage::{StorageError, consume, follow};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Process;
 use super::owners::{Ended, Owners, Share};
+use super::{Process, audit, watch};
 
 /// Requests to rewind that wait for one router.
 const REWINDS: usize = 16;
@@ -32,6 +32,10 @@ const REWINDS: usize = 16;
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 impl Process {
+    fn owners<S>(&self, kind: Kind, start: S) -> Owners<S> {
+        Owners { kind, health: Arc::clone(&self.gateway.health), troubled: Arc::clone(&self.troubled), start }
+    }
+
     /// The share of this process in the partitions of a kind.
     fn share(&self, kind: Kind, count: u16, role: Lease) -> Share {
         let view = self.members.view();
@@ -61,7 +65,7 @@ pub(super) async fn route(process: &Arc<Process>, mut asked: mpsc::Receiver<Rewi
             Ended::Stopped(why.to_string())
         }
     };
-    let owners = Owners { what: "messages", health: Arc::clone(&process.gateway.health), start };
+    let owners = process.owners(Kind::Messages, start);
     let hand_over = async {
         while let Some(rewind) = asked.recv().await {
             let way = routers.lock().get(&rewind.source.partition).cloned();
@@ -78,6 +82,7 @@ pub(super) async fn route(process: &Arc<Process>, mut asked: mpsc::Receiver<Rewi
 /// Owns this process's share of the virtual shards, follows them for notifications, and removes what is too old.
 pub(super) async fn store(process: &Arc<Process>, stop: CancellationToken) {
     let (asking, asks) = mpsc::channel(REWINDS * 16);
+    let auditing = asking.clone();
     let members = process.members.clone();
     let sender = RewindSender {
         links: Arc::clone(&process.links),
@@ -118,12 +123,13 @@ pub(super) async fn store(process: &Arc<Process>, stop: CancellationToken) {
             }
         }
     };
-    let owners = Owners { what: "mailbox", health: Arc::clone(&process.gateway.health), start };
+    let owners = process.owners(Kind::Mailbox, start);
     let count = process.cluster.kafka.partitions.of(Topic::Mailbox);
     tokio::select! {
         () = owners.run(|| process.share(Kind::Mailbox, count, Lease::Storage), stop) => {}
         () = sender.run(asks) => {}
         () = retain(process) => {}
+        () = audit::run(process, auditing) => {}
     }
 }
 
@@ -155,9 +161,10 @@ async fn retain(process: &Process) {
     }
 }
 
-/// Tells readiness which engine is away and since when, for as long as the process runs.
+/// Tells readiness which engine is away and since when, and everybody which partitions of this process are in trouble, for as long as it runs.
 pub(super) async fn tell_parts(process: Arc<Process>) {
     let mut away: HashMap<String, u64> = HashMap::new();
+    let mut refused = None;
     let mut every = tokio::time::interval(TELL_EVERY);
     loop {
         every.tick().await;
@@ -176,6 +183,18 @@ pub(super) async fn tell_parts(process: Arc<Process>) {
                 Some(format!("away for {} s", now_ms().saturating_sub(since) / 1000))
             };
             process.gateway.health.part(&name, why);
+        }
+        process.voice.say(process.troubled.all());
+        if process.cluster.has(super::Role::Gateway) {
+            let now = watch::refused(process.members.view().troubles());
+            if now != refused {
+                match &now {
+                    Some(what) => tracing::error!(what, "sends are refused where they would not get through"),
+                    None => tracing::info!("sends are taken everywhere again"),
+                }
+                process.gateway.health.part("sends", now.clone());
+                refused = now;
+            }
         }
     }
 }

@@ -2,11 +2,12 @@
 //! everything that was accepted must be in every mailbox once, in one order. A fault that did not bite is a failed row.
 //!
 //! Needs the engines (`scripts/setup kafka redis postgres nginx`), so it runs only with `TEST_CLUSTER=1`; `TEST_ROWS=F1,F7` picks rows,
-//! `TEST_ROUNDS=10` repeats them, `TEST_KEEP_CLUSTER=1` leaves the cluster standing after a failure.
+//! `TEST_ROUNDS=10` repeats them, `TEST_CLUSTER_PORTS=22000` moves its ports, `TEST_KEEP_CLUSTER=1` leaves the cluster standing after a failure.
 
 #![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
 
 mod load;
+mod mended;
 mod proxy;
 mod rows;
 mod stand;
@@ -22,7 +23,7 @@ use stand::Stand;
 type Row = for<'a> fn(&'a Stand) -> Pin<Box<dyn Future<Output = String> + 'a>>;
 
 /// The rows: number in the fault matrix, what happens, and the function that makes it happen and says what it saw.
-const ROWS: [(&str, &str, Row); 16] = [
+const ROWS: [(&str, &str, Row); 20] = [
     ("F0", "nothing", |stand| Box::pin(rows::nothing(stand))),
     ("F1", "a gateway is killed", |stand| Box::pin(rows::gateway_killed(stand))),
     ("F2", "routers are killed at each place of their work", |stand| Box::pin(rows::routers_killed(stand))),
@@ -38,6 +39,10 @@ const ROWS: [(&str, &str, Row); 16] = [
     ("F22", "shards move under load, and a mover is killed", |stand| Box::pin(rows::shards_move(stand))),
     ("J1", "processes join and leave", |stand| Box::pin(rows::join_and_leave(stand))),
     ("S1", "one device attaches at two gateways", |stand| Box::pin(rows::one_device_twice(stand))),
+    ("M1", "records nobody can read stop a router and an owner", |stand| Box::pin(mended::stopped(stand))),
+    ("M2", "nobody routes and nobody stores for longer than half of what the log keeps", |stand| Box::pin(mended::late(stand))),
+    ("M3", "the mailboxes of a shard are other ones", |stand| Box::pin(mended::stream_epoch(stand))),
+    ("M4", "the log is lost and begins anew", |stand| Box::pin(mended::new_log(stand))),
     ("A1", "devices attach elsewhere while their events are on the way", |stand| Box::pin(rows::attach_elsewhere(stand))),
 ];
 

@@ -279,7 +279,7 @@ pub(crate) async fn partitioned(stand: &Stand) -> String {
     format!("slowest with 6 s cut off from {}", worst.join(", "))
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 

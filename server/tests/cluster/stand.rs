@@ -20,14 +20,17 @@ pub(crate) struct Stand {
     halts: TempDir,
     /// First user that no part of the run has used yet.
     next_user: std::cell::Cell<u64>,
+    /// Incarnation of the log.
+    log_epoch: std::cell::Cell<u16>,
 }
 
 impl Stand {
     /// Brings a cluster up, fresh.
     pub(crate) fn up(options: &[&str]) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster");
-        let stand =
-            Self { folder, base: 27_000, halts: tempfile::tempdir().expect("a folder"), next_user: std::cell::Cell::new(1) };
+        let base = std::env::var("TEST_CLUSTER_PORTS").map_or(27_000, |base| base.parse().expect("TEST_CLUSTER_PORTS is a port"));
+        let halts = tempfile::tempdir().expect("a folder");
+        let stand = Self { folder, base, halts, next_user: std::cell::Cell::new(1), log_epoch: std::cell::Cell::new(1) };
         stand.must(&["down", "--wipe"]);
         let began = Instant::now();
         let mut arguments = vec!["up", "--bin", env!("CARGO_BIN_EXE_switchboard")];
@@ -139,9 +142,46 @@ impl Stand {
     pub(crate) fn admin(&self, arguments: &[&str]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command.arg("--config").arg(self.config("storage-1")).args(arguments).env("TEST_HALTS", self.halts.path());
+        command.envs(
+            self.log_settings().map(|(key, value)| (format!("SWITCHBOARD_{}", key.to_uppercase().replace('.', "__")), value)),
+        );
         let output = command.output().expect("the binary runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.success(), said)
+    }
+
+    /// What stands before the names of topics: another one for each incarnation of the log.
+    pub(crate) fn topic_prefix(&self) -> String {
+        match self.log_epoch.get() {
+            1 => String::new(),
+            epoch => format!("log{epoch}-"),
+        }
+    }
+
+    fn log_settings(&self) -> [(&'static str, String); 2] {
+        [("cluster.log_epoch", self.log_epoch.get().to_string()), ("cluster.kafka.topic_prefix", self.topic_prefix())]
+    }
+
+    /// From now on commands speak of a new log.
+    pub(crate) fn begin_log(&self) -> u16 {
+        self.log_epoch.set(self.log_epoch.get() + 1);
+        self.log_epoch.get()
+    }
+
+    /// Starts what was stopped, on the log that commands speak of.
+    pub(crate) fn up_again(&self) {
+        let mut arguments = vec!["up".to_owned()];
+        for (key, value) in self.log_settings() {
+            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+        }
+        self.must(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// A file that goes with the stand.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        let file = self.halts.path().join(name);
+        let _ = std::fs::remove_file(&file);
+        file
     }
 
     /// The database that serves a virtual shard.

@@ -233,6 +233,15 @@ impl Store for MemoryStore {
         Ok(keys.iter().map(|key| state.keys.get(key).copied()).collect())
     }
 
+    async fn reached(&self, _shard: ShardId, keys: &[KeyOf]) -> Result<Vec<bool>, StoreError> {
+        let state = self.state.lock();
+        let reached = |key: &KeyOf| {
+            let Some(seq) = state.keys.get(key).and_then(|row| row.seq) else { return true };
+            state.cursors.iter().any(|((owner, _), at)| *owner == key.owner && *at >= seq)
+        };
+        Ok(keys.iter().map(reached).collect())
+    }
+
     async fn heads(&self, _shard: ShardId, owners: &[UserId]) -> Result<Vec<Head>, StoreError> {
         let state = self.state.lock();
         Ok(owners.iter().map(|owner| state.head(*owner)).collect())

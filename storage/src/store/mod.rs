@@ -217,6 +217,13 @@ pub trait Store: Send + Sync + 'static {
     /// The row of each key, in order.
     async fn keys(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError>;
 
+    /// Whether some device of each key's owner has acknowledged its event, in order; true also when there is no such event (any more). A store that
+    /// cannot say believes so, which is the default.
+    async fn reached(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<bool>, StoreError> {
+        let _ = shard;
+        Ok(vec![true; keys.len()])
+    }
+
     /// The head of each mailbox, in order.
     async fn heads(&self, shard: ShardId, owners: &[UserId]) -> Result<Vec<Head>, StoreError>;
 

@@ -209,6 +209,14 @@ impl Log for KafkaLog {
         self.point.end(self.key(topic, partition)?).await
     }
 
+    async fn taken_at(&self, topic: Topic, partition: u16, offset: u64) -> Result<Option<u64>, LogError> {
+        self.point.taken_at(self.key(topic, partition)?, offset).await
+    }
+
+    async fn start(&self, topic: Topic, partition: u16) -> Result<u64, LogError> {
+        Ok(self.point.bounds(self.key(topic, partition)?).await?.low)
+    }
+
     fn follow(&self, topic: Topic, partition: u16, offset: u64) {
         if let Ok(key) = self.key(topic, partition) {
             self.follow.follow(key, offset);

@@ -43,10 +43,18 @@ pub(super) struct Bounds {
 
 type Answer<T> = oneshot::Sender<Result<T, LogError>>;
 
+/// What a read found.
+#[derive(Debug, Default)]
+struct Found {
+    entries: Vec<Entry>,
+    /// When the log took the first of them, milliseconds since 1970, if it says so.
+    taken_ms: Option<u64>,
+}
+
 enum Request {
     End(Key, Answer<u64>),
     Bounds(Key, Answer<Bounds>),
-    Read(Key, u64, usize, Answer<Vec<Entry>>),
+    Read(Key, u64, usize, Answer<Found>),
 }
 
 /// The reader of single places.
@@ -98,7 +106,12 @@ impl PointReader {
 
     /// What there is from this offset on; nothing: it is the end.
     pub(super) async fn read(&self, key: Key, offset: u64, max: usize) -> Result<Vec<Entry>, LogError> {
-        self.ask(|answer| Request::Read(key, offset, max.max(1), answer)).await
+        self.ask(|answer| Request::Read(key, offset, max.max(1), answer)).await.map(|found| found.entries)
+    }
+
+    /// When the log took the record at this offset; nothing: there is none yet, or it does not say.
+    pub(super) async fn taken_at(&self, key: Key, offset: u64) -> Result<Option<u64>, LogError> {
+        self.ask(|answer| Request::Read(key, offset, 1, answer)).await.map(|found| found.taken_ms)
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, LogError> {
@@ -137,17 +150,17 @@ impl Drop for PointReader {
 struct Reading {
     wanted: u64,
     max: usize,
-    entries: Vec<Entry>,
+    found: Found,
     bytes: usize,
     done: bool,
     /// See [`super::follow`]: a gap counts when it is seen again after a new assignment.
     gap: Option<u64>,
-    answer: Answer<Vec<Entry>>,
+    answer: Answer<Found>,
 }
 
 impl Reading {
     /// Takes a record. True: it must be assigned anew.
-    fn fetched(&mut self, offset: u64, payload: &[u8]) -> bool {
+    fn fetched(&mut self, offset: u64, payload: &[u8], taken_ms: Option<u64>) -> bool {
         if self.done || offset < self.wanted {
             return false;
         }
@@ -155,10 +168,13 @@ impl Reading {
             self.gap = Some(offset);
             return true;
         }
-        self.entries.push(Entry { offset, payload: Bytes::copy_from_slice(payload) });
+        if self.found.entries.is_empty() {
+            self.found.taken_ms = taken_ms;
+        }
+        self.found.entries.push(Entry { offset, payload: Bytes::copy_from_slice(payload) });
         self.bytes += payload.len();
         self.wanted = offset + 1;
-        self.done = self.entries.len() >= self.max || self.bytes >= BYTES_MAX;
+        self.done = self.found.entries.len() >= self.max || self.bytes >= BYTES_MAX;
         false
     }
 }
@@ -196,7 +212,8 @@ impl Worker {
                 Request::End(key, answer) => ends.push((key, answer)),
                 Request::Bounds(key, answer) => bounds.push((key, answer)),
                 Request::Read(key, offset, max, answer) => {
-                    let reading = Reading { wanted: offset, max, entries: Vec::new(), bytes: 0, done: false, gap: None, answer };
+                    let reading =
+                        Reading { wanted: offset, max, found: Found::default(), bytes: 0, done: false, gap: None, answer };
                     // a round reads one topic (the end of a partition is told without its topic), each partition once
                     let fits = |round: &BTreeMap<Key, Reading>| {
                         !round.contains_key(&key) && round.keys().all(|(topic, _)| *topic == key.0)
@@ -269,14 +286,15 @@ impl Worker {
         let mut failure = None;
         while round.values().any(|reading| !reading.done) && Instant::now() < deadline {
             match self.consumer.poll(Duration::from_millis(20)) {
-                None if round.values().all(|reading| reading.done || !reading.entries.is_empty()) => break,
+                None if round.values().all(|reading| reading.done || !reading.found.entries.is_empty()) => break,
                 None => {}
                 Some(Ok(message)) => {
                     let (partition, offset) = (u16::try_from(message.partition()), u64::try_from(message.offset()));
                     let (Ok(partition), Ok(offset)) = (partition, offset) else { continue };
                     let of_it = |key: &Key| key.1 == partition && self.names[key.0 as usize] == message.topic();
                     let Some((_, reading)) = round.iter_mut().find(|(key, _)| of_it(key)) else { continue };
-                    if reading.fetched(offset, message.payload().unwrap_or_default()) {
+                    let taken_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok());
+                    if reading.fetched(offset, message.payload().unwrap_or_default(), taken_ms) {
                         drop(self.consumer.unassign());
                         if self.assign(&round).is_err() {
                             break;
@@ -313,9 +331,9 @@ impl Worker {
     /// Answers what was read; what stayed silent is held against the bounds of its partition.
     fn answer(&self, round: BTreeMap<Key, Reading>, failure: Option<KafkaError>) {
         let (settled, silent): (Vec<_>, Vec<_>) =
-            round.into_iter().partition(|(_, reading)| reading.done || !reading.entries.is_empty());
+            round.into_iter().partition(|(_, reading)| reading.done || !reading.found.entries.is_empty());
         for (_, reading) in settled {
-            drop(reading.answer.send(Ok(reading.entries)));
+            drop(reading.answer.send(Ok(reading.found)));
         }
         if silent.is_empty() {
             return;

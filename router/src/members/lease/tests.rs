@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::members::{Members, Role, Roles};
+use crate::members::{Members, Role, Roles, Troubles};
 use crate::registry::Registration;
 
 const SECOND: u64 = 1_000_000;
@@ -15,7 +15,15 @@ fn node(number: u16) -> NodeId {
 }
 
 fn seen(node: NodeId, seen_us: u64, since_us: u64) -> Seen {
-    let member = Member { node, name: String::new(), roles: Roles::ALL, address: None, version: String::new(), started_ms: 0 };
+    let member = Member {
+        node,
+        name: String::new(),
+        roles: Roles::ALL,
+        address: None,
+        version: String::new(),
+        started_ms: 0,
+        troubles: Troubles::default(),
+    };
     Seen { member, seen_us, since_us }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use router::expand::Shards;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use sqlx::postgres::PgConnectOptions;
 
 use crate::StorageError;
@@ -24,7 +24,8 @@ pub struct PostgresConfig {
     /// Number of virtual shards, 1 to 65,535. Fixed when the cluster is made.
     #[serde(skip)]
     pub virtual_shards: u16,
-    /// The databases, one or more, each name once.
+    /// The databases, one or more, each name once: a list, or one text: JSON of that list, or `name=url,name=url`.
+    #[serde(deserialize_with = "databases")]
     pub databases: Vec<Database>,
     /// Connections for commits to each database: so many groups of commits are on their way at once. More makes groups smaller. They open as needed.
     pub writers: u32,
@@ -56,6 +57,30 @@ pub struct Database {
     /// File with the password, read at start; spaces around it are dropped.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+}
+
+/// A list, or a text of it, as it can stand in the environment. Errors show no address: it may hold a password.
+fn databases<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Database>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        List(Vec<Database>),
+    }
+    let text = match Either::deserialize(deserializer)? {
+        Either::List(list) => return Ok(list),
+        Either::Text(text) => text,
+    };
+    if text.trim_start().starts_with('[') {
+        let why = "databases: not JSON such as [{\"name\": \"a\", \"url\": \"postgres://…\", \"password_file\": \"…\"}]";
+        return serde_json::from_str(&text).map_err(|_| serde::de::Error::custom(why));
+    }
+    let one = |part: &str| {
+        let (name, url) = part.split_once('=').filter(|(name, _)| !name.contains(['/', ':']))?;
+        Some(Database { name: name.trim().to_owned(), url: url.trim().to_owned(), password_file: None })
+    };
+    let all: Option<Vec<_>> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect();
+    all.ok_or_else(|| serde::de::Error::custom("databases: one text of them is name=url,name=url, or JSON"))
 }
 
 impl Default for PostgresConfig {
@@ -146,6 +171,17 @@ impl PostgresConfig {
 }
 
 impl Database {
+    /// Where it is, without what may be secret: user, host, port, database; not the password, and no options.
+    pub fn place(&self) -> String {
+        match PgConnectOptions::from_str(&self.url) {
+            Ok(options) => {
+                let database = options.get_database().unwrap_or_default();
+                format!("{}@{}:{}/{database}", options.get_username(), options.get_host(), options.get_port())
+            }
+            Err(_) => "an address that cannot be read".to_owned(),
+        }
+    }
+
     /// How to connect, without limits: for what a person runs and waits for.
     pub(super) fn plain(&self) -> Result<PgConnectOptions, StorageError> {
         // the address may hold a password: never shown
@@ -187,6 +223,23 @@ mod tests {
     fn config(names: &[&str]) -> PostgresConfig {
         let database = |name: &&str| Database { name: (*name).to_owned(), url: "postgres://x@y/z".into(), password_file: None };
         PostgresConfig { cluster_id: "c".into(), databases: names.iter().map(database).collect(), ..PostgresConfig::default() }
+    }
+
+    #[test]
+    fn databases_are_a_list_or_a_text() {
+        let read = |databases: serde_json::Value| {
+            serde_json::from_value::<PostgresConfig>(serde_json::json!({ "databases": databases })).map(|config| config.databases)
+        };
+        let two = config(&["a", "b"]).databases;
+        let list = serde_json::json!([{"name": "a", "url": "postgres://x@y/z"}, {"name": "b", "url": "postgres://x@y/z"}]);
+        assert_eq!(read(list.clone()).unwrap(), two);
+        assert_eq!(read(list.to_string().into()).unwrap(), two, "JSON in a text");
+        assert_eq!(read("a=postgres://x@y/z, b=postgres://x@y/z".into()).unwrap(), two);
+        assert_eq!(read("a=postgres://x@y/z?sslmode=require".into()).unwrap()[0].url, "postgres://x@y/z?sslmode=require");
+        for wrong in ["postgres://x:secret@y/z?sslmode=require", "a", "[{\"name\": \"secret\"}]"] {
+            let why = read(wrong.into()).unwrap_err().to_string();
+            assert!(!why.contains("secret"), "{why}");
+        }
     }
 
     #[test]

@@ -39,12 +39,15 @@ mod group;
 mod read;
 mod devices;
 mod follower;
+mod positions;
 mod retain;
+pub mod mend;
 pub mod shards;
 mod tables;
 pub mod move_shard;
 
 pub use config::{Database, PostgresConfig};
+pub use positions::Taken;
 
 use base::{Base, PgQuery};
 use devices::nowhere;
@@ -253,7 +256,12 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, shard: ShardId, commit: Commit) -> Result<(), StoreError> {
-        self.inner.commit_now(shard, commit).await
+        let began = std::time::Instant::now();
+        let done = self.inner.commit_now(shard, commit).await;
+        if done.is_ok() {
+            metrics::histogram!("switchboard_storage_commit_seconds").record(began.elapsed().as_secs_f64());
+        }
+        done
     }
 
     async fn followed(&self, shard: ShardId) -> Result<u64, StoreError> {
@@ -266,6 +274,10 @@ impl Store for PostgresStore {
 
     async fn keys(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError> {
         self.inner.keys_now(shard, keys).await
+    }
+
+    async fn reached(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<bool>, StoreError> {
+        self.inner.reached_now(shard, keys).await
     }
 
     async fn heads(&self, shard: ShardId, owners: &[UserId]) -> Result<Vec<Head>, StoreError> {
@@ -299,7 +311,11 @@ impl Store for PostgresStore {
     }
 
     async fn newest(&self, owners: &[UserId]) -> Result<Vec<Option<Place>>, StoreError> {
-        Ok(self.inner.newest_now(owners).await)
+        let places = self.inner.newest_now(owners).await;
+        if !owners.is_empty() && places.iter().all(Option::is_none) && !self.inner.bases.iter().any(Base::is_up) {
+            return Err(StoreError::Unavailable("none of the databases answers".to_owned()));
+        }
+        Ok(places)
     }
 
     fn known_epoch(&self, owner: UserId) -> u64 {

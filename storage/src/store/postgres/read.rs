@@ -44,6 +44,12 @@ const KEYS: &str = "SELECT k.owner IS NOT NULL AS known, k.seq, k.position, k.bo
      LEFT JOIN identity_key k ON k.shard = s.shard AND k.id = t.id AND k.owner = t.owner AND k.sender = t.sender \
          AND k.conversation = t.conversation AND k.refused = t.refused \
      WHERE s.shard = $1 AND s.state = 'open' ORDER BY t.at";
+const REACHED: &str = "SELECT k.seq IS NULL OR EXISTS (SELECT 1 FROM device d WHERE d.shard = s.shard AND d.owner = t.owner \
+         AND d.epoch = s.stream_epoch AND d.seq >= k.seq) AS reached \
+     FROM shard s CROSS JOIN unnest($2, $3, $4, $5, $6) WITH ORDINALITY AS t(owner, sender, id, conversation, refused, at) \
+     LEFT JOIN identity_key k ON k.shard = s.shard AND k.id = t.id AND k.owner = t.owner AND k.sender = t.sender \
+         AND k.conversation = t.conversation AND k.refused = t.refused \
+     WHERE s.shard = $1 AND s.state = 'open' ORDER BY t.at";
 
 impl Inner {
     pub(super) async fn read_now(&self, owner: UserId, after: Seq, max_events: u32, max_bytes: u32) -> Result<Slice, StoreError> {
@@ -98,6 +104,15 @@ impl Inner {
     }
 
     pub(super) async fn keys_now(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<Option<KeyRow>>, StoreError> {
+        self.of_keys(KEYS, shard, keys).await?.iter().map(key).collect()
+    }
+
+    pub(super) async fn reached_now(&self, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<bool>, StoreError> {
+        self.of_keys(REACHED, shard, keys).await?.iter().map(|row| get(row, "reached")).collect()
+    }
+
+    /// A row for each key, in order.
+    async fn of_keys(&self, ask: &'static str, shard: ShardId, keys: &[KeyOf]) -> Result<Vec<PgRow>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -107,13 +122,11 @@ impl Inner {
         let ids: Vec<_> = keys.iter().map(|key| *key.identity.id.bytes()).collect();
         let conversations: Vec<_> = keys.iter().map(|key| key.identity.conversation.key()).collect();
         let refusals: Vec<_> = keys.iter().map(refused).collect();
-        let rows = self
-            .at(shard, || {
-                let query = sqlx::query(KEYS).bind(i32::from(shard.0)).bind(&owners).bind(&senders);
-                query.bind(&ids).bind(&conversations).bind(&refusals)
-            })
-            .await?;
-        rows.iter().map(key).collect()
+        self.at(shard, || {
+            let query = sqlx::query(ask).bind(i32::from(shard.0)).bind(&owners).bind(&senders);
+            query.bind(&ids).bind(&conversations).bind(&refusals)
+        })
+        .await
     }
 }
 

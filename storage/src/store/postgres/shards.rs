@@ -32,6 +32,12 @@ pub struct ShardRow {
     pub state: String,
     /// Where it has moved, if it has.
     pub moved_to: Option<String>,
+    /// Whether commits note what they add, for a move that copies it.
+    pub moving: bool,
+    /// Of a copy: when its move began, milliseconds since 1970.
+    pub began_ms: Option<u64>,
+    /// Whether a move (or, for a moment, retention) works on it here now.
+    pub worked_on: bool,
     /// Grows with each change of state.
     pub map_version: u64,
     /// How often it was taken.
@@ -142,7 +148,9 @@ async fn make(
 /// # Errors
 /// [`StorageError::Config`], or [`StorageError::Database`] for the first that does not answer.
 pub async fn list(config: &PostgresConfig) -> Result<Vec<ShardRow>, StorageError> {
-    const LIST: &str = "SELECT s.shard, s.state, s.moved_to, s.map_version, s.owner_epoch, s.next_offset, \
+    const LIST: &str = "SELECT s.shard, s.state, s.moved_to, s.moving, s.move_token, s.map_version, s.owner_epoch, s.next_offset, \
+         EXISTS (SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE d.datname = current_database() AND l.granted \
+             AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = 1397899075 AND l.objid::bigint = s.shard) AS worked_on, \
          coalesce(h.mailboxes, 0)::bigint AS mailboxes, coalesce(h.events, 0)::bigint AS events \
          FROM shard s LEFT JOIN (SELECT shard, count(*) AS mailboxes, sum(head - floor) AS events FROM head GROUP BY shard) h USING (shard)";
     config.check()?;
@@ -165,10 +173,19 @@ fn shard_row(row: &PgRow, database: &str) -> Result<ShardRow, sqlx::Error> {
         database: database.to_owned(),
         state: row.try_get("state")?,
         moved_to: row.try_get("moved_to")?,
+        moving: row.try_get("moving")?,
+        began_ms: row.try_get::<Option<String>, _>("move_token")?.as_deref().and_then(began_ms),
+        worked_on: row.try_get("worked_on")?,
         map_version: number("map_version")?,
         owner_epoch: number("owner_epoch")?,
         offset: number("next_offset")?,
         mailboxes: number("mailboxes")?,
         events: number("events")?,
     })
+}
+
+/// A move's token is a UUID that says when it was made.
+fn began_ms(token: &str) -> Option<u64> {
+    let (seconds, nanos) = uuid::Uuid::parse_str(token).ok()?.get_timestamp()?.to_unix();
+    Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
 }
