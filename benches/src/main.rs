@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+mod compare;
 mod cycle;
 mod engines;
 mod hops;
 mod meter;
+mod relay;
 
 #[derive(Parser)]
 #[command(about = "Micro benchmarks of Switchboard")]
@@ -25,6 +27,10 @@ enum What {
     Cycle(Common),
     /// The bare engines of a cluster: a hop through Kafka, a commit in Postgres.
     Hops(hops::Hops),
+    /// Switchboard beside its peers.
+    Compare(compare::Compare),
+    /// The bare relay that `compare` starts as a ceiling.
+    Relay(relay::Relay),
 }
 
 #[derive(Args)]
@@ -54,6 +60,8 @@ fn main() -> anyhow::Result<()> {
         What::Engines(common) => engines::run(&common),
         What::Cycle(common) => cycle::run(&common),
         What::Hops(hops) => hops::run(&hops),
+        What::Compare(compare) => compare::run(&compare),
+        What::Relay(relay) => relay::run(&relay),
     }
 }
 
