@@ -237,7 +237,7 @@ fn records(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("encode a mailbox record", |b| b.iter(|| black_box(&mailbox).encode()));
     group.bench_function("decode a mailbox record", |b| {
-        b.iter(|| MailboxRecord::decode(black_box(&bytes)).expect("it was encoded"))
+        b.iter(|| MailboxRecord::decode(black_box(&bytes)).expect("it was encoded"));
     });
     group.bench_function("fingerprint of a body", |b| b.iter(|| black_box(&one).body_hash()));
     group.finish();

@@ -1,4 +1,5 @@
-//! Micro benchmarks of the parts that decide the cost of a message. Figures and how they were made: `benches/README.md`.
+//! Benchmarks of the parts that decide the cost of a message, of the bare engines under a cluster, and of Switchboard beside its peers. Figures
+//! and how they were made: `benches/README.md`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +14,7 @@ mod meter;
 mod relay;
 
 #[derive(Parser)]
-#[command(about = "Micro benchmarks of Switchboard")]
+#[command(about = "Benchmarks of Switchboard")]
 struct Cli {
     #[command(subcommand)]
     what: What,

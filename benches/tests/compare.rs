@@ -1,14 +1,19 @@
 //! The comparison as it is run, with the relays only: it finds them, speaks to them, counts every message and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::net::TcpListener;
 use std::process::Command;
 
 #[test]
 fn relays_are_compared_and_nothing_stays() {
-    // two ports in a row; those of the system's choice are free now and rarely taken again at once
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port().min(65_000);
-    drop(free);
+    // two ports in a row that are free now; those of the system's choice are rarely taken again at once
+    let pair = || {
+        let first = TcpListener::bind("127.0.0.1:0").ok()?;
+        let port = first.local_addr().ok()?.port();
+        TcpListener::bind(("127.0.0.1", port.checked_add(1)?)).ok().map(|_| port)
+    };
+    let port = (0..50).find_map(|_| pair()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut compare = Command::new(env!("CARGO_BIN_EXE_benches"));
     compare.args([

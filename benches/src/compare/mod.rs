@@ -81,9 +81,6 @@ pub(crate) struct Compare {
     /// Prints JSON instead of the table.
     #[arg(long)]
     json: bool,
-    /// A centrifugo binary; without it, figures of another day are shown.
-    #[arg(long)]
-    centrifugo: Option<PathBuf>,
 }
 
 impl Compare {
