@@ -57,14 +57,13 @@ impl Server {
 
     /// A token that expires soon, signed with the server's own secret.
     pub(crate) fn token_for_seconds(&self, user: u64, seconds: u64) -> String {
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims(user, seconds), &self.key()).expect("a token")
+    }
+
+    /// The key the server signs with.
+    pub(crate) fn key(&self) -> jsonwebtoken::EncodingKey {
         let secret = std::fs::read_to_string(self.stand.data().join("dev-secret")).expect("the development secret");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-        let user = user.to_string();
-        let claims = serde_json::json!({
-            "sub": user, "user_id": user, "iat": now, "nbf": now, "exp": now + seconds, "iss": "switchboard", "aud": "switchboard",
-        });
-        let key = jsonwebtoken::EncodingKey::from_secret(secret.trim().as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
+        jsonwebtoken::EncodingKey::from_secret(secret.trim().as_bytes())
     }
 
     /// Sum of the samples whose line begins so.
@@ -88,6 +87,11 @@ impl Server {
         self.stand.tail()
     }
 
+    /// The whole log.
+    pub(crate) fn whole_log(&self) -> String {
+        self.stand.whole_log()
+    }
+
     /// Private memory of the process, bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.server.process().memory().expect("the server runs")
@@ -103,6 +107,15 @@ impl Server {
         let attach = |user| Raw::attach(self, user);
         Witness { sender: attach(WITNESSES.0), receiver: attach(WITNESSES.1), said: 0 }
     }
+}
+
+/// Good claims of a user.
+pub(crate) fn claims(user: u64, seconds: u64) -> serde_json::Value {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let user = user.to_string();
+    serde_json::json!({
+        "sub": user, "user_id": user, "iat": now, "nbf": now, "exp": now + seconds, "iss": "switchboard", "aud": "switchboard",
+    })
 }
 
 /// Two who chat: each message arrives, once, in order, acknowledged.
@@ -169,6 +182,18 @@ impl Raw {
         self.stream.write_all(bytes)
     }
 
+    /// No more bytes will come: FIN.
+    pub(crate) fn finish(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("the socket is open");
+    }
+
+    /// Ends with a reset: bytes that were never read are thrown away.
+    pub(crate) fn reset(self) {
+        let mut byte = [0];
+        self.stream.peek(&mut byte).expect("there is something to throw away");
+        drop(self);
+    }
+
     pub(crate) fn text(&mut self, text: &str) {
         self.write(&client_frame(0x81, text.as_bytes())).expect("the server still reads");
     }
@@ -187,10 +212,15 @@ impl Raw {
 
     /// The status of an HTTP answer, its head taken off; none when the socket ends without one.
     pub(crate) fn status(&mut self) -> Option<u16> {
+        self.head()?.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// The head of an HTTP answer in lower case; none when the socket ends without one.
+    pub(crate) fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
                 let head: Vec<u8> = self.input.drain(..end + 4).collect();
-                return String::from_utf8_lossy(&head).split(' ').nth(1)?.parse().ok();
+                return Some(String::from_utf8_lossy(&head).to_lowercase());
             }
             if !self.fill() {
                 return None;
@@ -217,7 +247,7 @@ impl Raw {
     }
 
     /// The next frame: first byte and payload. Pings are answered.
-    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(crate) fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some((length, at)) = head(&self.input)
                 && self.input.len() >= at + length
