@@ -32,7 +32,7 @@ pub(crate) fn rows() -> Vec<Row> {
         scene(55, Plain, "comes out as it went in", as_it_went_in, ""),
         scene(68, Plain, "ahead, of another epoch", cursors, ""),
         scene(69, Plain, "the newer closes the older", one_device_twice, &closed(4409)),
-        scene(83, Plain, "slowed, then cut", a_flood_of_sends, &closed(4429)),
+        scene(83, Narrow, "slowed, then cut", a_flood_of_sends, &closed(4429)),
         scene(99, Plain, "twenty at once", pages_not_read, ""),
         scene(42, Beating, "one page each second is asked for", never_reads, &closed(4408)),
         scene(43, Beating, "a peer that is silent", half_open, "switchboard_ended_total{why=\"dead_peer\"}"),
@@ -179,6 +179,7 @@ fn one_device_twice(server: &Server) {
 }
 
 fn a_flood_of_sends(server: &Server) {
+    only_witnesses(server);
     let mut raw = Raw::attach(server, 76);
     let flood = |count: usize, to: fn(usize) -> u64| -> Vec<u8> {
         let frame = |n| client_frame(0x81, send(&id(), &format!("u:{}", to(n)), "x").as_bytes());
@@ -259,6 +260,7 @@ fn token_expires(server: &Server) {
 }
 
 fn sockets_of_a_user(server: &Server) {
+    only_witnesses(server);
     let _one = Raw::attach(server, 80);
     let mut other = Raw::upgrade(server.address(), &[]);
     other.text(&hello(server, 80, r#","device":"second""#));
@@ -267,9 +269,13 @@ fn sockets_of_a_user(server: &Server) {
     server.wait_until("the refused socket is gone", || server.counter("switchboard_sockets") == 3);
 }
 
-/// The witnesses have two of four.
-fn refused_fifth(server: &Server, line: &str) {
+/// They have two of four.
+fn only_witnesses(server: &Server) {
     server.wait_until("only the witnesses are here", || server.counter("switchboard_sockets") == 2);
+}
+
+fn refused_fifth(server: &Server, line: &str) {
+    only_witnesses(server);
     let _two = [Raw::upgrade(server.address(), &[]), Raw::upgrade(server.address(), &[])];
     let mut fifth = Raw::connect(server.address());
     fifth.write(&and(&[line])).expect("open");

@@ -53,7 +53,7 @@ fn claims(server: &Server) {
 
 #[test]
 fn memory_is_bounded_whatever_comes() {
-    let server = Server::start();
+    let server = Server::start_with(Setting::Plain.settings());
     let mut witness = server.witness();
     let sockets = server.counter("switchboard_sockets");
     pass(&server);
