@@ -231,12 +231,12 @@ pub(crate) fn perform(row: &Row, server: &Server) {
             assert_eq!(raw.close_code(), Some(*code), "{name}");
         }
         Deed::Fatal { send, code } => {
-            let mut raw = Raw::attach(server, USER);
+            let mut raw = Raw::attach_new(server, USER);
             let _ = raw.write(send);
             assert_eq!(raw.close_code(), Some(*code), "{name}");
         }
         Deed::Answered { send, words } => {
-            let mut raw = Raw::attach(server, USER);
+            let mut raw = Raw::attach_new(server, USER);
             raw.write(send).expect("the server reads");
             let answer = raw.answer();
             assert!(words.iter().all(|word| answer.contains(word)), "{name}: {words:?} in {answer}");

@@ -19,7 +19,7 @@ pub(crate) fn rows() -> Vec<Row> {
     use Setting::{Beating, Draining, Hasty, Narrow, Plain, Slow};
     let rejected = "switchboard_http_rejected_total";
     vec![
-        scene(1, Hasty, "no byte", no_byte, "switchboard_ended_total{why=\"no_request\"}"),
+        scene(1, Hasty, "no byte", no_byte, "switchboard_ended_total"),
         scene(3, Hasty, "a head, slowly", a_slow_head, "switchboard_ended_total"),
         scene(3, Hasty, "a body, slowly", a_slow_body, "switchboard_ended_total{why=\"http_deadline\"}"),
         scene(57, Hasty, "silence", no_hello, &closed(4401)),
@@ -77,7 +77,7 @@ fn no_hello(server: &Server) {
 
 fn one_id_many_times(server: &Server) {
     let id = id();
-    let mut raw = Raw::attach(server, USER);
+    let mut raw = Raw::attach_new(server, USER);
     for _ in 0..1000 {
         raw.text(&send(&id, "u:79", "first"));
         raw.until("accepted");
@@ -109,13 +109,13 @@ fn a_browsers_bad_token(server: &Server) {
 }
 
 fn a_half_message(server: &Server) {
-    let mut half = Raw::attach(server, USER);
+    let mut half = Raw::attach_new(server, USER);
     half.write(&client_frame(0x01, b"{")).expect("open");
     assert_eq!(half.close_code(), Some(1008));
 }
 
 fn ping_between_fragments(server: &Server) {
-    let mut raw = Raw::attach(server, USER);
+    let mut raw = Raw::attach_new(server, USER);
     let ping = client_frame(0x89, b"now");
     let frames = [client_frame(0x01, br#"{"type":"#), ping, client_frame(0x80, br#""ping"}"#)].concat();
     raw.write(&frames).expect("open");

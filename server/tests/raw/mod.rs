@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{self, PATIENCE, Stand};
@@ -174,6 +175,16 @@ impl Raw {
     pub(crate) fn attach(server: &Server, user: u64) -> Self {
         let mut raw = Self::upgrade(server.address, &[]);
         raw.text(&format!(r#"{{"type":"hello","token":"{}"}}"#, server.token(user)));
+        raw.until("\"live\"");
+        raw
+    }
+
+    /// Attached, live, on a device nobody has seen: its mailbox begins at its head.
+    pub(crate) fn attach_new(server: &Server, user: u64) -> Self {
+        static DEVICES: AtomicU32 = AtomicU32::new(0);
+        let device = DEVICES.fetch_add(1, Ordering::Relaxed);
+        let mut raw = Self::upgrade(server.address, &[]);
+        raw.text(&format!(r#"{{"type":"hello","token":"{}","device":"new-{device}"}}"#, server.token(user)));
         raw.until("\"live\"");
         raw
     }
