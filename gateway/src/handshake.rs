@@ -97,25 +97,47 @@ fn common<B>(request: &Request<B>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>) -> Result<Response<Body>, Refusal> {
+/// What a good upgrade asks for.
+struct Wish {
+    encoding: Encoding,
+    /// Whether sub-protocols were offered, so that one is named in the answer.
+    offered: bool,
+    /// Of the token, if there is one. An error: the one in a sub-protocol entry is no good.
+    claims: Result<Option<Claims>, ()>,
+}
+
+/// Everything that can be wrong with an upgrade, from the request alone.
+fn judge<B>(request: &Request<B>, node: &Gateway) -> Result<Wish, Refusal> {
     if request.method() != Method::GET {
         let header = Some(("allow", HeaderValue::from_static("GET")));
         return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, why: "the socket path takes GET", header });
     }
     no_token_in_url(request.uri().query().unwrap_or_default())?;
     let headers = request.headers();
-    check_upgrade(&request)?;
+    check_upgrade(request)?;
     let (encoding, bearer) = subprotocol(headers)?;
     check_origin(headers, node)?;
     let claims = token(headers, bearer.as_deref(), node)?;
-    let offered = headers.contains_key(PROTOCOL);
+    Ok(Wish { encoding, offered: headers.contains_key(PROTOCOL), claims })
+}
+
+/// For the fuzz target: the claims of a request that would be let in, or the status of its refusal.
+#[cfg(feature = "fuzz")]
+pub(crate) fn judged<B>(request: &Request<B>, node: &Gateway) -> Result<Option<Claims>, u16> {
+    let wish = common(request).and_then(|()| judge(request, node));
+    wish.map(|wish| wish.claims.ok().flatten()).map_err(|refusal| refusal.status.as_u16())
+}
+
+fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>) -> Result<Response<Body>, Refusal> {
+    let Wish { encoding, offered, claims } = judge(&request, node)?;
     let (mut response, upgraded) = shake(&mut request)?;
     admit(peer, node)?;
     if offered {
         response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
+    let bad = claims.is_err();
     let mut client = Client::new(Arc::clone(node), peer.ip(), encoding, claims.ok().flatten().map(Box::new));
-    if bearer.is_some() && client.claims.is_none() {
+    if bad {
         // a browser is not told the status of a failed handshake, so it gets a close code
         client.close_with(CloseCode::Unauthenticated);
     }

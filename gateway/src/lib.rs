@@ -38,6 +38,9 @@ pub mod http;
 pub mod node;
 pub mod metrics;
 pub mod error;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use error::GatewayError;
 pub use node::{Gateway, Ports};

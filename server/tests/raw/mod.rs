@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{self, PATIENCE, Stand};
@@ -57,14 +58,13 @@ impl Server {
 
     /// A token that expires soon, signed with the server's own secret.
     pub(crate) fn token_for_seconds(&self, user: u64, seconds: u64) -> String {
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims(user, seconds), &self.key()).expect("a token")
+    }
+
+    /// The key the server signs with.
+    pub(crate) fn key(&self) -> jsonwebtoken::EncodingKey {
         let secret = std::fs::read_to_string(self.stand.data().join("dev-secret")).expect("the development secret");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-        let user = user.to_string();
-        let claims = serde_json::json!({
-            "sub": user, "user_id": user, "iat": now, "nbf": now, "exp": now + seconds, "iss": "switchboard", "aud": "switchboard",
-        });
-        let key = jsonwebtoken::EncodingKey::from_secret(secret.trim().as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
+        jsonwebtoken::EncodingKey::from_secret(secret.trim().as_bytes())
     }
 
     /// Sum of the samples whose line begins so.
@@ -88,6 +88,11 @@ impl Server {
         self.stand.tail()
     }
 
+    /// The whole log.
+    pub(crate) fn whole_log(&self) -> String {
+        self.stand.whole_log()
+    }
+
     /// Private memory of the process, bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.server.process().memory().expect("the server runs")
@@ -103,6 +108,15 @@ impl Server {
         let attach = |user| Raw::attach(self, user);
         Witness { sender: attach(WITNESSES.0), receiver: attach(WITNESSES.1), said: 0 }
     }
+}
+
+/// Good claims of a user.
+pub(crate) fn claims(user: u64, seconds: u64) -> serde_json::Value {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let user = user.to_string();
+    serde_json::json!({
+        "sub": user, "user_id": user, "iat": now, "nbf": now, "exp": now + seconds, "iss": "switchboard", "aud": "switchboard",
+    })
 }
 
 /// Two who chat: each message arrives, once, in order, acknowledged.
@@ -165,8 +179,30 @@ impl Raw {
         raw
     }
 
+    /// Attached, live, on a device nobody has seen: its mailbox begins at its head.
+    pub(crate) fn attach_new(server: &Server, user: u64) -> Self {
+        static DEVICES: AtomicU32 = AtomicU32::new(0);
+        let device = DEVICES.fetch_add(1, Ordering::Relaxed);
+        let mut raw = Self::upgrade(server.address, &[]);
+        raw.text(&format!(r#"{{"type":"hello","token":"{}","device":"new-{device}"}}"#, server.token(user)));
+        raw.until("\"live\"");
+        raw
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// No more bytes will come: FIN.
+    pub(crate) fn finish(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("the socket is open");
+    }
+
+    /// Ends with a reset: bytes that were never read are thrown away.
+    pub(crate) fn reset(self) {
+        let mut byte = [0];
+        self.stream.peek(&mut byte).expect("there is something to throw away");
+        drop(self);
     }
 
     pub(crate) fn text(&mut self, text: &str) {
@@ -187,10 +223,15 @@ impl Raw {
 
     /// The status of an HTTP answer, its head taken off; none when the socket ends without one.
     pub(crate) fn status(&mut self) -> Option<u16> {
+        self.head()?.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// The head of an HTTP answer in lower case; none when the socket ends without one.
+    pub(crate) fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
                 let head: Vec<u8> = self.input.drain(..end + 4).collect();
-                return String::from_utf8_lossy(&head).split(' ').nth(1)?.parse().ok();
+                return Some(String::from_utf8_lossy(&head).to_lowercase());
             }
             if !self.fill() {
                 return None;
@@ -217,7 +258,7 @@ impl Raw {
     }
 
     /// The next frame: first byte and payload. Pings are answered.
-    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(crate) fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some((length, at)) = head(&self.input)
                 && self.input.len() >= at + length

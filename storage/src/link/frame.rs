@@ -254,12 +254,12 @@ impl Cutter {
     }
 
     /// Bytes that arrived.
-    #[cfg(any(test, feature = "plant"))]
+    #[cfg(any(test, feature = "plant", feature = "fuzz"))]
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn held(&self) -> usize {
         self.buffer.capacity()
     }

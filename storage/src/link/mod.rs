@@ -24,6 +24,9 @@ use std::time::Duration;
 
 mod batch;
 mod frame;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod handshake;
 mod meters;
 mod queue;
