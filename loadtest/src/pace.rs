@@ -44,9 +44,10 @@ impl Schedule {
         if growth == 0.0 { n / self.from } else { ((self.from * self.from + 2.0 * growth * n).sqrt() - self.from) / growth }
     }
 
-    /// The times of all sends, in seconds and in order.
-    pub fn times<'a>(&'a self, arrivals: Arrivals, rng: &'a mut impl Rng) -> impl Iterator<Item = f64> + 'a {
-        let mut at = 0.0;
+    /// The times of all sends, in seconds and in order. With `phase`, a part of the distance of two sends, those of
+    /// several crews lie between each other and are together as many as one crew's.
+    pub fn times<'a>(&'a self, arrivals: Arrivals, phase: f64, rng: &'a mut impl Rng) -> impl Iterator<Item = f64> + 'a {
+        let mut at = phase;
         std::iter::from_fn(move || {
             let due = self.due(at);
             at += match arrivals {
@@ -68,15 +69,28 @@ mod tests {
     #[test]
     fn even_sends_are_due_at_equal_distances() {
         let times: Vec<_> =
-            Schedule::steady(100.0, Duration::from_secs(1)).times(Arrivals::Even, &mut StdRng::seed_from_u64(1)).collect();
+            Schedule::steady(100.0, Duration::from_secs(1)).times(Arrivals::Even, 0.0, &mut StdRng::seed_from_u64(1)).collect();
         assert_eq!(times.len(), 100);
         assert!((times[50] - 0.5).abs() < 1e-9);
     }
 
     #[test]
+    fn crews_send_together_what_one_would() {
+        let times = |rate, phase| {
+            let schedule = Schedule::steady(rate, Duration::from_millis(2300));
+            schedule.times(Arrivals::Even, phase, &mut StdRng::seed_from_u64(1)).collect::<Vec<_>>()
+        };
+        let mut parts: Vec<f64> = (0..3).flat_map(|crew| times(100.0 / 3.0, f64::from(crew) / 3.0)).collect();
+        parts.sort_by(f64::total_cmp);
+        let whole = times(100.0, 0.0);
+        assert_eq!((parts.len(), whole.len()), (230, 230));
+        assert!(parts.iter().zip(&whole).all(|(part, whole)| (part - whole).abs() < 1e-9));
+    }
+
+    #[test]
     fn a_ramp_rises_to_the_rate() {
         let schedule = Schedule { from: 0.0, rate: 100.0, ramp: 2.0, length: 3.0 };
-        let times: Vec<_> = schedule.times(Arrivals::Even, &mut StdRng::seed_from_u64(1)).collect();
+        let times: Vec<_> = schedule.times(Arrivals::Even, 0.0, &mut StdRng::seed_from_u64(1)).collect();
         assert_eq!(times.len(), 200, "100 in the ramp, 100 after it");
         let first = times.iter().filter(|at| **at < 1.0).count();
         assert!((24..=26).contains(&first), "a quarter of the ramp in its first half: {first}");
@@ -86,7 +100,7 @@ mod tests {
     #[test]
     fn random_arrivals_keep_the_rate() {
         let schedule = Schedule::steady(1000.0, Duration::from_secs(20));
-        let count = schedule.times(Arrivals::Poisson, &mut StdRng::seed_from_u64(7)).count();
+        let count = schedule.times(Arrivals::Poisson, 0.0, &mut StdRng::seed_from_u64(7)).count();
         assert!((19_000..21_000).contains(&count), "{count}");
     }
 }

@@ -30,27 +30,30 @@ type Orders = mpsc::Receiver<Order>;
 /// Directs a whole run.
 pub(super) async fn direct(crew: &Arc<Crew>, orders: &mut Orders, news: &mpsc::Sender<News>) -> Result<()> {
     let rounds = crew.scenario.connect.rounds;
+    barrier(crew, "start", (orders, news)).await?;
     for round in 1..=rounds {
         gather(crew).await?;
-        barrier(&format!("attached {round}"), orders, news).await?;
+        barrier(crew, &format!("attached {round}"), (orders, news)).await?;
         if round < rounds {
             crew.controls.iter().for_each(|control| control.set(Want::Left));
             until_sockets(crew, 0, LEAVING).await.context("sockets did not close")?;
-            barrier(&format!("left {round}"), orders, news).await?;
+            barrier(crew, &format!("left {round}"), (orders, news)).await?;
         }
     }
     let away = away(crew);
     away.iter().for_each(|control| control.set(Want::Left));
     until_sockets(crew, crew.controls.len() - away.len(), LEAVING).await.context("those to be offline did not leave")?;
-    barrier("ready", orders, news).await?;
+    barrier(crew, "ready", (orders, news)).await?;
     run_load(crew).await?;
     come_back(crew, &away).await;
     quiet(crew).await?;
-    barrier("quiet", orders, news).await
+    barrier(crew, "quiet", (orders, news)).await
 }
 
 /// Says where the crew is and waits until all crews are there.
-async fn barrier(name: &str, orders: &mut Orders, news: &mpsc::Sender<News>) -> Result<()> {
+async fn barrier(crew: &Crew, name: &str, (orders, news): (&mut Orders, &mpsc::Sender<News>)) -> Result<()> {
+    // What was counted until here belongs before the barrier.
+    news.send(News::Tick(Box::new(crew.tick()))).await.context("nobody listens")?;
     news.send(News::At(name.to_owned())).await.context("nobody listens")?;
     match orders.recv().await {
         Some(Order::Go) => Ok(()),
@@ -148,9 +151,8 @@ async fn pace(crew: &Arc<Crew>, start: Instant) -> Result<()> {
     let arrivals = crew.scenario.load.as_ref().map(|load| load.arrivals).unwrap_or_default();
     let mut rng = StdRng::seed_from_u64(mix(u64::from(crew.run) << 32 | u64::from(crew.first_stream)));
     let mut turn = 0;
-    let shift = crew.phase / crew.scenario.rate();
-    for at in schedule.times(arrivals, &mut rng) {
-        let due = start + Duration::from_secs_f64(at + shift);
+    for at in schedule.times(arrivals, crew.phase, &mut rng) {
+        let due = start + Duration::from_secs_f64(at);
         if due > Instant::now() {
             crew.check()?;
             tokio::time::sleep_until(due).await;

@@ -137,8 +137,9 @@ impl Conductor<'_> {
             Duration::ZERO
         };
         let sockets = self.counts().sockets;
+        let client_memory = self.ticks.iter().map(|tick| tick.memory).sum();
         let mark = self.watch.mark(&name, settle, (self.began, sockets)).await;
-        self.watch.marks.push(mark);
+        self.watch.marks.push(Mark { client_memory, ..mark });
         if name == "ready" {
             self.load_began = Some(Instant::now());
             self.fault_at = self.plan.scenario.fault.as_ref().map(|fault| Instant::now() + fault.after.0);
@@ -192,7 +193,7 @@ impl Conductor<'_> {
         let mut point = Point::of(seconds, (&self.before, &counts), &self.recent);
         point.offences = found.counts.values().sum();
         point.client_memory = self.ticks.iter().map(|tick| tick.memory).sum();
-        let server = self.watch.sample(seconds);
+        let server = self.watch.sample();
         (point.server_memory, point.server_cpu) = (server.memory, server.cores);
         point.measured = self.measured_at().is_some_and(|at| Instant::now() >= at) && self.phase == "ready";
         self.watch.look(&point);

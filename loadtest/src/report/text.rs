@@ -87,7 +87,20 @@ impl Report {
             } else {
                 String::new()
             };
-            writeln!(out, "server at {:?}: {} sockets, {} KiB{socket}{what}", mark.name, mark.sockets, mark.memory / 1024)?;
+            let client = match server.marks.first() {
+                Some(first) if mark.sockets > 0 => {
+                    mark.client_memory.saturating_sub(first.client_memory) / mark.sockets.unsigned_abs()
+                }
+                _ => 0,
+            };
+            let client = if client > 0 { format!(", {client} B of client a socket") } else { String::new() };
+            writeln!(
+                out,
+                "server at {:?}: {} sockets, {} KiB{socket}{what}{client}",
+                mark.name,
+                mark.sockets,
+                mark.memory / 1024
+            )?;
             before = Some(mark);
         }
         Ok(())

@@ -29,6 +29,8 @@ pub struct Mark {
     pub sockets: i64,
     /// Anonymous memory of the server's processes, after it had settled, in bytes.
     pub memory: u64,
+    /// Anonymous memory of this program's processes, in bytes.
+    pub client_memory: u64,
     /// Processor seconds of the server's processes, on arrival.
     pub cpu_at: f64,
     /// And when the run went on.
@@ -144,7 +146,7 @@ impl Watch {
     }
 
     /// Looks once.
-    pub fn sample(&mut self, _seconds: f64) -> Look {
+    pub fn sample(&mut self) -> Look {
         self.find();
         let (now, cpu) = (Clock::now(), self.cpu());
         let cores = self.last.map_or(0.0, |(then, before)| {
@@ -174,6 +176,7 @@ impl Watch {
     /// Measures at a barrier; with `settle`, when memory stands still.
     pub async fn mark(&mut self, name: &str, settle: Duration, (began, sockets): (Instant, i64)) -> Mark {
         let seconds = began.elapsed().as_secs_f64();
+        self.find();
         let cpu_at = self.cpu();
         if self.sees() && !settle.is_zero() {
             tokio::time::sleep(settle).await;
@@ -184,6 +187,7 @@ impl Watch {
             seconds,
             sockets,
             memory: self.memory(),
+            client_memory: 0,
             cpu_at,
             cpu_on: self.cpu(),
             on_seconds: began.elapsed().as_secs_f64(),
