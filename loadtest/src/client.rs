@@ -1,6 +1,6 @@
 //! One WebSocket connection: connect, say hello, send, receive, close. It holds no state a reconnect would need.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -81,6 +81,7 @@ pub struct Target {
     token: String,
     read_buffer: usize,
     receive_buffer: Option<u32>,
+    source: Option<Ipv4Addr>,
 }
 
 impl Target {
@@ -97,7 +98,14 @@ impl Target {
         let host = uri.host().ok_or_else(bad)?.to_owned();
         let mut found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await.map_err(|_| bad())?;
         let address = found.next().ok_or_else(bad)?;
-        Ok(Self { url: url.to_owned(), address, token: String::new(), read_buffer: READ_BUFFER, receive_buffer: None })
+        Ok(Self {
+            url: url.to_owned(),
+            address,
+            token: String::new(),
+            read_buffer: READ_BUFFER,
+            receive_buffer: None,
+            source: None,
+        })
     }
 
     /// The same place with this user's token.
@@ -110,6 +118,37 @@ impl Target {
     #[must_use]
     pub fn with_read_buffer(self, bytes: usize) -> Self {
         Self { read_buffer: bytes, ..self }
+    }
+
+    /// The same place from this local address, if it is one of this machine; `None`: the kernel chooses.
+    #[must_use]
+    pub fn from_source(self, source: Option<Ipv4Addr>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.address.ip().is_loopback()
+    }
+
+    /// The host of the url, as it was written.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let authority = self.authority();
+        authority.rsplit_once(':').map_or_else(|| authority.clone(), |(host, _)| host.to_owned())
+    }
+
+    /// Host and port of the url, as they were written.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        self.url.trim_start_matches("ws://").split('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The same place with this `SO_RCVBUF`.
@@ -139,6 +178,11 @@ impl Client {
         let socket = socket.map_err(lost)?;
         if let Some(bytes) = target.receive_buffer {
             socket.set_recv_buffer_size(bytes).map_err(lost)?;
+        }
+        if let Some(source) = target.source {
+            // A port that waits after a close may be used again: the pair of addresses is what counts.
+            socket.set_reuseaddr(true).map_err(lost)?;
+            socket.bind(SocketAddr::new(IpAddr::V4(source), 0)).map_err(lost)?;
         }
         let stream = socket.connect(target.address).await.map_err(lost)?;
         stream.set_nodelay(true).map_err(lost)?;

@@ -3,10 +3,12 @@
 //! The path, in reading order: [`frame`] (the wire, written again from `docs/protocol.md`, sharing no code with the
 //! server) → [`client`] (one WebSocket connection) → [`actor`] (a user's device that survives faults) → [`record`]
 //! (what every client saw) → [`audit`] (what the server still has at the end) → [`check`] (the verdict).
-//! Beside it stand the load scenarios: [`pace`] (open loop), [`process`] (what the server costs), [`scenario`].
+//! Beside it stands the load generator: [`scenario`] (what a run does) → [`fleet`] (several processes as one) →
+//! [`crew`] (the clients of one process: [`pace`], [`contacts`], [`body`], its own streaming judge) → [`series`]
+//! (histograms that merge) → [`report`]. [`prepare`] makes sure of the server and the tokens before.
 //!
 //! Invariants: the checkers read only what clients recorded and what the server answered at the end; latency counts
-//! from the intended send time; a client's memory is bounded by its outbox and its socket buffers.
+//! from the intended send time; memory is what is under way, however long a run is.
 //!
 //! Loss policy: an actor never gives up a send. It ends settled (accepted or finally refused) or it is reported.
 //!
@@ -24,10 +26,24 @@ pub mod audit;
 
 pub mod check;
 
-pub mod pace;
-
 pub mod process;
 
 pub mod tokens;
 
 pub mod scenario;
+
+pub mod pace;
+
+pub mod body;
+
+pub mod contacts;
+
+pub mod series;
+
+pub mod crew;
+
+pub mod fleet;
+
+pub mod prepare;
+
+pub mod report;

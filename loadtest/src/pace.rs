@@ -1,135 +1,106 @@
-//! The open loop: the n-th send is due at start + n/rate, whatever became of the others.
+//! The open loop: every send has its time, whatever became of the others.
 //!
 //! Latency counts from that time, so a server that stalls is charged for every send it held up.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use tokio::time::Instant;
+use rand::{Rng, RngExt};
 
-/// Latencies up to this are told apart; longer ones count as this.
-const LONGEST: Duration = Duration::from_secs(120);
+use crate::scenario::{Arrivals, Scenario};
 
-/// When sends are due.
+/// When sends are due: at a rate that may rise over the warm-up.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
-    start: Instant,
+    from: f64,
     rate: f64,
-    count: u64,
+    ramp: f64,
+    length: f64,
 }
 
 impl Schedule {
-    /// `rate` sends a second for `duration`, from `start`.
+    /// `rate` sends a second for `length`.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of sends, far below 2^53")]
-    pub fn new(start: Instant, rate: f64, duration: Duration) -> Self {
-        Self { start, rate, count: (rate * duration.as_secs_f64()) as u64 }
+    pub fn steady(rate: f64, length: Duration) -> Self {
+        Self { from: rate, rate, ramp: 0.0, length: length.as_secs_f64() }
     }
 
-    /// How many sends there are.
+    /// The schedule of a scenario: warm-up and measured time.
     #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count
+    pub fn of(scenario: &Scenario) -> Self {
+        let (rate, warmup) = (scenario.rate(), scenario.warmup.0);
+        let from = scenario.load.as_ref().and_then(|load| load.ramp_from);
+        let ramp = if from.is_some() { warmup.as_secs_f64() } else { 0.0 };
+        Self { from: from.unwrap_or(rate), rate, ramp, length: (warmup + scenario.duration.0).as_secs_f64() }
     }
 
-    /// When the `n`-th send is due, counted from 0.
+    /// When the `n`-th send is due, in seconds; `n` may lie between two sends.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a count of sends, far below 2^53")]
-    pub fn due(&self, n: u64) -> Instant {
-        self.start + Duration::from_secs_f64(n as f64 / self.rate)
-    }
-
-    /// Calls `send` with each number when it is due, in order; late ones at once.
-    pub async fn run(&self, mut send: impl FnMut(u64)) {
-        for n in 0..self.count {
-            let due = self.due(n);
-            if due > Instant::now() {
-                tokio::time::sleep_until(due).await;
-            }
-            send(n);
+    pub fn due(&self, n: f64) -> f64 {
+        let ramped = (self.from + self.rate) / 2.0 * self.ramp;
+        if n >= ramped {
+            return self.ramp + (n - ramped) / self.rate;
         }
-    }
-}
-
-/// Latencies, from many tasks.
-#[derive(Debug)]
-pub struct Latencies {
-    histogram: Mutex<Histogram<u64>>,
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        let longest = u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX);
-        let histogram = Histogram::new_with_bounds(1, longest, 3).expect("the bounds are constants in range");
-        Self { histogram: Mutex::new(histogram) }
-    }
-}
-
-impl Latencies {
-    /// Counts the time since `intended`.
-    pub fn since(&self, intended: Instant) {
-        self.add(intended.elapsed());
+        let growth = (self.rate - self.from) / self.ramp;
+        if growth == 0.0 { n / self.from } else { ((self.from * self.from + 2.0 * growth * n).sqrt() - self.from) / growth }
     }
 
-    /// Counts one latency.
-    pub fn add(&self, latency: Duration) {
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.lock().saturating_record(micros);
-    }
-
-    /// The latency below which this share of them lies.
-    #[must_use]
-    pub fn quantile(&self, share: f64) -> Duration {
-        Duration::from_micros(self.lock().value_at_quantile(share))
-    }
-
-    /// How many were counted.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.lock().len()
-    }
-
-    /// One line: p50, p99, p99.9, the worst and the number.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        let shown = |share| self.quantile(share).as_secs_f64() * 1e3;
-        format!(
-            "p50 {:.2} ms  p99 {:.2} ms  p99.9 {:.2} ms  max {:.2} ms  (n = {})",
-            shown(0.5),
-            shown(0.99),
-            shown(0.999),
-            shown(1.0),
-            self.count()
-        )
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
-        // A histogram is only added to: nothing in it can be half done.
-        self.histogram.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The times of all sends, in seconds and in order. With `phase`, a part of the distance of two sends, those of
+    /// several crews lie between each other and are together as many as one crew's.
+    pub fn times<'a>(&'a self, arrivals: Arrivals, phase: f64, rng: &'a mut impl Rng) -> impl Iterator<Item = f64> + 'a {
+        let mut at = phase;
+        std::iter::from_fn(move || {
+            let due = self.due(at);
+            at += match arrivals {
+                Arrivals::Even => 1.0,
+                Arrivals::Poisson => -(1.0 - rng.random::<f64>()).ln(),
+            };
+            (due < self.length).then_some(due)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
     use super::*;
 
-    #[tokio::test]
-    async fn late_sends_are_still_due_at_their_own_time() {
-        let start = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
-        let schedule = Schedule::new(start, 100.0, Duration::from_secs(1));
-        let mut numbers = Vec::new();
-        schedule.run(|n| numbers.push(n)).await;
-        assert_eq!(numbers, (0..100).collect::<Vec<_>>());
-        assert_eq!(schedule.due(50), start + Duration::from_millis(500));
+    #[test]
+    fn even_sends_are_due_at_equal_distances() {
+        let times: Vec<_> =
+            Schedule::steady(100.0, Duration::from_secs(1)).times(Arrivals::Even, 0.0, &mut StdRng::seed_from_u64(1)).collect();
+        assert_eq!(times.len(), 100);
+        assert!((times[50] - 0.5).abs() < 1e-9);
     }
 
     #[test]
-    fn quantiles_are_those_of_what_was_counted() {
-        let latencies = Latencies::default();
-        (1..=1000).for_each(|n| latencies.add(Duration::from_millis(n)));
-        let p99 = latencies.quantile(0.99).as_millis();
-        assert!((985..=995).contains(&p99), "{p99}");
-        assert_eq!(latencies.count(), 1000);
+    fn crews_send_together_what_one_would() {
+        let times = |rate, phase| {
+            let schedule = Schedule::steady(rate, Duration::from_millis(2300));
+            schedule.times(Arrivals::Even, phase, &mut StdRng::seed_from_u64(1)).collect::<Vec<_>>()
+        };
+        let mut parts: Vec<f64> = (0..3).flat_map(|crew| times(100.0 / 3.0, f64::from(crew) / 3.0)).collect();
+        parts.sort_by(f64::total_cmp);
+        let whole = times(100.0, 0.0);
+        assert_eq!((parts.len(), whole.len()), (230, 230));
+        assert!(parts.iter().zip(&whole).all(|(part, whole)| (part - whole).abs() < 1e-9));
+    }
+
+    #[test]
+    fn a_ramp_rises_to_the_rate() {
+        let schedule = Schedule { from: 0.0, rate: 100.0, ramp: 2.0, length: 3.0 };
+        let times: Vec<_> = schedule.times(Arrivals::Even, 0.0, &mut StdRng::seed_from_u64(1)).collect();
+        assert_eq!(times.len(), 200, "100 in the ramp, 100 after it");
+        let first = times.iter().filter(|at| **at < 1.0).count();
+        assert!((24..=26).contains(&first), "a quarter of the ramp in its first half: {first}");
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn random_arrivals_keep_the_rate() {
+        let schedule = Schedule::steady(1000.0, Duration::from_secs(20));
+        let count = schedule.times(Arrivals::Poisson, 0.0, &mut StdRng::seed_from_u64(7)).count();
+        assert!((19_000..21_000).contains(&count), "{count}");
     }
 }

@@ -1,5 +1,7 @@
 //! What a process costs, read from `/proc`: anonymous memory and processor time.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result};
 
 /// The kernel counts processor time in ticks of this many a second on every Linux we run on.
@@ -22,6 +24,12 @@ impl Process {
     #[must_use]
     pub fn own() -> Self {
         Self::new(std::process::id())
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.pid
     }
 
     /// Its anonymous resident memory in bytes (`RssAnon`: heap and stacks, no file pages).
@@ -58,15 +66,41 @@ fn cpu_of(stat: &str) -> Option<f64> {
     Some((user + kernel) / TICKS_PER_SECOND)
 }
 
-/// The number of files this process may open.
+/// The processes that listen at this address, as far as this user may see them.
+#[must_use]
+pub fn listening_at(address: SocketAddr) -> Vec<u32> {
+    let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+    let table = std::fs::read_to_string(table).unwrap_or_default();
+    let sockets: Vec<_> = table.lines().filter_map(|line| listener(line, address.port())).collect();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| holds_any(*pid, &sockets)).collect()
+}
+
+/// `socket:[inode]` of a line of `/proc/net/tcp`, if it listens at the port.
+fn listener(line: &str, port: u16) -> Option<String> {
+    let mut fields = line.split_whitespace();
+    let local = fields.nth(1)?.rsplit_once(':')?.1;
+    let (state, inode) = (fields.nth(1)?, fields.nth(5)?);
+    let here = u16::from_str_radix(local, 16).ok()? == port && state == "0A";
+    here.then(|| format!("socket:[{inode}]"))
+}
+
+fn holds_any(pid: u32, sockets: &[String]) -> bool {
+    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let links = files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+    links.into_iter().any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+}
+
+/// The numbers of files this process may open, and could allow itself to open: the soft and the hard limit.
 ///
 /// # Errors
 /// When `/proc/self/limits` cannot be read.
-pub fn open_files_limit() -> Result<u64> {
+pub fn open_files_limits() -> Result<(u64, u64)> {
     let limits = std::fs::read_to_string("/proc/self/limits").context("reading /proc/self/limits")?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no such limit")?;
-    let soft = line.split_whitespace().next().context("no soft limit")?;
-    Ok(soft.parse().unwrap_or(u64::MAX))
+    let mut limits = line.split_whitespace().map(|limit| limit.parse().unwrap_or(u64::MAX));
+    Ok((limits.next().context("no soft limit")?, limits.next().context("no hard limit")?))
 }
 
 #[cfg(test)]
@@ -77,7 +111,17 @@ mod tests {
     fn this_process_has_memory_and_a_limit() {
         assert!(Process::own().memory().unwrap() > 0);
         assert!(Process::own().cpu_seconds().unwrap() >= 0.0);
-        assert!(open_files_limit().unwrap() > 0);
+        let (soft, hard) = open_files_limits().unwrap();
+        assert!(soft > 0 && hard >= soft);
+    }
+
+    #[test]
+    fn a_listener_is_found_by_its_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(listening_at(listener.local_addr().unwrap()), [std::process::id()]);
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(listening_at(address).is_empty());
     }
 
     #[test]

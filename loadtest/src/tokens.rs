@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 /// A user and a token.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Account {
     /// The user.
     pub user: u64,
@@ -19,12 +20,20 @@ pub struct Account {
 /// When it cannot be read or a line is not `<user> <token>`.
 pub fn read(path: &Path) -> Result<Vec<Account>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let accounts = text.lines().filter(|line| !line.trim().is_empty()).map(parse).collect::<Result<Vec<_>>>()?;
-    ensure!(!accounts.is_empty(), "{} holds no token", path.display());
+    parse(&text).with_context(|| format!("{}", path.display()))
+}
+
+/// Reads the text of a tokens file.
+///
+/// # Errors
+/// When a line is not `<user> <token>`, or there is none.
+pub fn parse(text: &str) -> Result<Vec<Account>> {
+    let accounts = text.lines().filter(|line| !line.trim().is_empty()).map(parse_line).collect::<Result<Vec<_>>>()?;
+    ensure!(!accounts.is_empty(), "there is no token in it");
     Ok(accounts)
 }
 
-fn parse(line: &str) -> Result<Account> {
+fn parse_line(line: &str) -> Result<Account> {
     let (user, token) = line.trim().split_once(' ').context("a line of the tokens file is `<user> <token>`")?;
     let user = user.parse().with_context(|| format!("{user} is no user"))?;
     Ok(Account { user, token: token.trim().to_owned() })

@@ -1,83 +1,140 @@
-//! The load scenarios against a model that keeps the contract, and against one that loses.
+//! The load scenarios against a model that keeps the contract, and against models that break it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic; the lint knows only functions marked as tests")]
 
 mod model;
 
-use std::path::Path;
-
-use clap::Parser;
-use loadtest::scenario::{direct, idle};
+use loadtest::crew::Fault;
+use loadtest::fleet::{self, Plan};
+use loadtest::prepare;
+use loadtest::report::Report;
+use loadtest::scenario::{self, BUILT_IN, Scenario, Span};
+use loadtest::series::Kind;
+use loadtest::tokens::Account;
 use model::{Model, Plant};
 
-const SOCKETS: u64 = 20;
-
-#[derive(Parser)]
-struct Direct {
-    #[command(flatten)]
-    options: direct::Options,
+fn plan(scenario: Scenario, address: std::net::SocketAddr) -> Plan {
+    let users = 1..=scenario.users() as u64;
+    Plan {
+        accounts: users.map(|user| Account { user, token: user.to_string() }).collect(),
+        urls: vec![format!("ws://{address}/ws")],
+        workers: 0,
+        agents: Vec::new(),
+        agent_token: String::new(),
+        servers: Vec::new(),
+        find_servers: false,
+        fault_command: Some("true".to_owned()),
+        spread_sources: false,
+        scenario,
+    }
 }
 
-#[derive(Parser)]
-struct Idle {
-    #[command(flatten)]
-    options: idle::Options,
-}
-
-fn write_tokens(directory: &Path) -> String {
-    let path = directory.join("tokens");
-    let lines: String = (1..=SOCKETS).map(|user| format!("{user} {user}\n")).collect();
-    std::fs::write(&path, lines).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-fn arguments(url: &str, tokens: &str, rest: &[&str]) -> Vec<String> {
-    let sockets = SOCKETS.to_string();
-    let start = ["loadtest", "--url", url, "--tokens", tokens, "--sockets", &sockets];
-    start.iter().chain(rest).map(|&argument| argument.to_owned()).collect()
-}
-
-async fn run_direct(plant: Plant) -> direct::Outcome {
+async fn run(scenario: Scenario, plant: Plant) -> Report {
     let (_model, address) = Model::start(plant, plant == Plant::Nothing).await;
-    let directory = tempfile::tempdir().unwrap();
-    let (url, tokens) = (format!("ws://{address}/ws"), write_tokens(directory.path()));
-    let rest = ["--rate", "400", "--duration", "1s", "--warmup", "250ms", "--body", "100", "--grace", "1s"];
-    let options = Direct::parse_from(arguments(&url, &tokens, &rest)).options;
-    direct::measure(&options).await.unwrap()
+    fleet::run(&plan(scenario, address), |_| ()).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_clean_load_is_measured() {
-    let outcome = run_direct(Plant::Nothing).await;
-    assert!(outcome.tally.is_clean(), "{outcome}");
-    assert_eq!((outcome.tally.sends, outcome.accepted.count(), outcome.delivered.count()), (500, 400, 400), "{outcome}");
-    assert!(outcome.tally.put_back > 0, "the model refuses now and then: {outcome}");
+async fn every_built_in_scenario_is_clean() {
+    for (name, _) in BUILT_IN {
+        let report = run(scenario::load(name).unwrap().smoke(), Plant::Nothing).await;
+        assert!(report.passes(), "{name}: {report}");
+        let sends = if report.scenario.load.is_some() { 230 } else { 0 };
+        assert_eq!(report.counts.due, sends, "{name}: {report}");
+        let count = |kind| report.series.get(&kind).map_or(0, |series| series.count);
+        assert_eq!(count(Kind::Connect), report.scenario.sockets as u64, "{name}: everybody came: {report}");
+        let comes_back = ["idle", "connect-storm", "reconnect-storm", "offline-drain", "churn", "retry-storm"];
+        assert_eq!(count(Kind::Resume) > 0, comes_back.contains(name), "{name}: {report}");
+        assert_eq!(count(Kind::Synced) > 0, *name == "multi-device", "{name}: {report}");
+        if ["offline-drain", "slow-readers"].contains(name) {
+            assert!(count(Kind::Backlog) > 0, "{name}: somebody was not reading: {report}");
+        }
+        assert!(sends == 0 || report.counts.put_back > 0, "{name}: the model refuses now and then: {report}");
+    }
+}
+
+/// One-to-one messages for a second and more, so that every planted fault strikes.
+fn direct() -> Scenario {
+    let mut scenario = scenario::load("direct").unwrap().smoke();
+    scenario.duration = Span::millis(1000);
+    scenario.grace = Span::millis(500);
+    scenario.load.as_mut().unwrap().rate = Some(400.0);
+    scenario
 }
 
 #[tokio::test]
-async fn a_loss_under_load_is_counted() {
-    let outcome = run_direct(Plant::Loss).await;
-    assert!(!outcome.tally.is_clean() && outcome.tally.lost > 0, "{outcome}");
-    assert_eq!(outcome.tally.duplicates + outcome.tally.phantoms + outcome.tally.holes, 0, "{outcome}");
+async fn what_is_measured_is_what_was_sent_in_the_measured_time() {
+    let report = run(direct(), Plant::Nothing).await;
+    assert!(report.passes(), "{report}");
+    let count = |kind| report.series[&kind].count;
+    assert_eq!((report.counts.due, count(Kind::Accepted), count(Kind::Delivered)), (520, 400, 400), "{report}");
 }
 
 #[tokio::test]
-async fn a_rate_above_the_limit_of_a_user_is_explained() {
-    let (_model, address) = Model::start(Plant::Nothing, false).await;
-    let directory = tempfile::tempdir().unwrap();
-    let (url, tokens) = (format!("ws://{address}/ws"), write_tokens(directory.path()));
-    let options = Direct::parse_from(arguments(&url, &tokens, &["--rate", "2000"])).options;
-    let error = direct::measure(&options).await.unwrap_err().to_string();
-    assert!(error.contains("use --sockets 40 or more"), "{error}");
+async fn a_loss_is_counted_and_named() {
+    let report = run(direct(), Plant::Loss).await;
+    assert!(!report.passes() && !report.is_true(), "{report}");
+    let lost = report.found.count(Fault::Lost);
+    assert!((10..=14).contains(&lost), "one in 37 of 520: {report}");
+    assert_eq!(report.found.counts.values().sum::<u64>(), lost, "and nothing else: {report}");
+    let sample = report.found.samples.first().unwrap();
+    let id = sample.split_whitespace().nth(1).unwrap();
+    assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7, "{sample}");
 }
 
 #[tokio::test]
-async fn idle_sockets_come_and_stay() {
-    let (_model, address) = Model::start(Plant::Nothing, false).await;
-    let directory = tempfile::tempdir().unwrap();
-    let (url, tokens) = (format!("ws://{address}/ws"), write_tokens(directory.path()));
-    let own = std::process::id().to_string();
-    let rest = ["--hold", "100ms", "--settle", "0s", "--server-pid", &own];
-    let options = Idle::parse_from(arguments(&url, &tokens, &rest)).options;
-    assert!(idle::run(options).await.unwrap());
+async fn a_double_is_counted() {
+    let mut scenario = direct();
+    // The model breaks connections here and there: that is not what is judged.
+    scenario.fault = Some(scenario::Fault { after: Span::seconds(60), every: None });
+    let report = run(scenario, Plant::Double).await;
+    assert!(report.found.count(Fault::Duplicate) > 0 && !report.passes(), "{report}");
+    assert_eq!(report.found.count(Fault::Broken) + report.found.count(Fault::Lost), 0, "{report}");
+}
+
+#[tokio::test]
+async fn a_hole_is_counted() {
+    let report = run(direct(), Plant::Hole).await;
+    assert!(report.found.count(Fault::Gap) > 0 && report.found.count(Fault::Lost) > 0, "{report}");
+}
+
+#[tokio::test]
+async fn an_expectation_that_fails_fails_the_run() {
+    let mut scenario = direct();
+    scenario.expect = vec!["delivered.p50 < 1us".parse().unwrap(), "accepted.count >= 400".parse().unwrap()];
+    let report = run(scenario, Plant::Nothing).await;
+    assert!(report.is_clean() && !report.passes(), "{report}");
+    assert_eq!(report.expectations.iter().map(|judged| judged.holds).collect::<Vec<_>>(), [false, true]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_ours_is_told_apart() {
+    let account = Account { user: 1, token: "1".to_owned() };
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let why = prepare::probe(&format!("ws://{nobody}/ws"), &account).await.unwrap_err().to_string();
+    assert!(why.contains("is the server running?"), "{why}");
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let echo = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use futures_util::{SinkExt, StreamExt};
+        let (stream, _) = listener.accept().await.unwrap();
+        #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+        let protocol = |_: &_, mut response: tokio_tungstenite::tungstenite::handshake::server::Response| {
+            response.headers_mut().insert("sec-websocket-protocol", "switchboard.v1.json".parse().unwrap());
+            Ok(response)
+        };
+        let mut socket = tokio_tungstenite::accept_hdr_async(stream, protocol).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            socket.send(message).await.unwrap();
+        }
+    });
+    let why = prepare::probe(&format!("ws://{echo}/ws"), &account).await.unwrap_err().to_string();
+    assert!(why.contains("not a Switchboard server"), "{why}");
+
+    let (_model, model) = Model::start(Plant::Nothing, false).await;
+    let stranger = Account { user: 2, token: "1".to_owned() };
+    let why = prepare::probe(&format!("ws://{model}/ws"), &stranger).await.unwrap_err().to_string();
+    assert!(why.contains("one of user 1"), "{why}");
+    assert!(prepare::probe(&format!("ws://{model}/ws"), &account).await.is_ok());
 }

@@ -1,130 +1,263 @@
-//! The load scenarios: many idle sockets, a steady open load, and the search for the highest good rate.
+//! What a run does: small TOML files, the built-in ones, and the mistakes that are found in them.
+//!
+//! A scenario is put together from parts that do not know each other: who is there, what they send, and what becomes
+//! of their connections meanwhile. `docs/load-testing.md` is its reference.
 
-pub mod direct;
+pub mod expect;
+mod file;
+mod smoke;
+pub mod units;
 
-pub mod idle;
+use serde::{Deserialize, Serialize};
 
-mod lane;
+pub use file::{BUILT_IN, Mistake, check, load, parse};
+pub use units::{Span, duration};
 
-pub mod search;
+/// So many devices of one user at the most: the ledger keeps a bit for each.
+pub const DEVICES_MAX: u32 = 16;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
-
-use crate::client::{Client, ClientError, Target};
-use crate::frame::{Hello, ServerFrame, Welcome};
-use crate::process::{Process, open_files_limit};
-use crate::tokens::{self, Account};
-
-/// Files a process needs beside its sockets.
-const OTHER_FILES: u64 = 64;
-
-/// What every scenario must know.
-#[derive(Debug, Clone, Args)]
-#[group(skip)] // options are flattened into each other
-pub struct Common {
-    /// Where the server is; several gateways of one cluster, separated by commas, share the sockets of `direct`.
-    #[arg(long, default_value = "ws://127.0.0.1:8080/ws", value_delimiter = ',')]
-    pub url: Vec<String>,
-    /// The tokens file: one line a user, `<user> <token>`.
-    #[arg(long)]
-    pub tokens: PathBuf,
-    /// How many sockets, one for each user of the tokens file.
-    #[arg(long, default_value_t = 1000)]
+/// One scenario.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name in reports.
+    pub name: String,
+    /// What it shows, in a line.
+    pub about: String,
+    /// Connections in all.
     pub sockets: usize,
-    /// The server's process, to read its memory and processor time.
-    #[arg(long)]
-    pub server_pid: Option<u32>,
-    /// How many handshakes are under way at once.
-    #[arg(long, default_value_t = 128)]
-    pub handshakes: usize,
+    /// Connections of each user.
+    #[serde(default = "one")]
+    pub devices: u32,
+    /// What is measured.
+    pub duration: Span,
+    /// What goes before it and is judged, but not measured.
+    #[serde(default)]
+    pub warmup: Span,
+    /// At the end, messages may take this long without any progress.
+    #[serde(default = "grace")]
+    pub grace: Span,
+    /// How they come.
+    #[serde(default)]
+    pub connect: Connect,
+    /// What they send; absent: nothing.
+    pub load: Option<Load>,
+    /// How long messages are.
+    #[serde(default)]
+    pub body: Body,
+    /// Whom they write to.
+    #[serde(default)]
+    pub contacts: Contacts,
+    /// Many connections are cut at once.
+    pub cut: Option<Cut>,
+    /// Connections come and go all the time.
+    pub churn: Option<Churn>,
+    /// Some do not read for a while.
+    pub slow: Option<Slow>,
+    /// Some are away while they are written to.
+    pub offline: Option<Offline>,
+    /// Sends are repeated though they were answered.
+    pub retry: Option<Retry>,
+    /// Something is done to the server.
+    pub fault: Option<Fault>,
+    /// What must hold, or the run fails: `delivered.p99 < 100ms`.
+    #[serde(default)]
+    pub expect: Vec<expect::Expectation>,
 }
 
-impl Common {
-    fn accounts(&self) -> Result<Vec<Account>> {
-        let mut accounts = tokens::read(&self.tokens)?;
-        let (have, want) = (accounts.len(), self.sockets);
-        ensure!(have >= want, "{want} sockets need {want} tokens, {} holds {have}", self.tokens.display());
-        accounts.truncate(want);
-        let (limit, need) = (open_files_limit()?, want as u64 + OTHER_FILES);
-        ensure!(limit >= need, "{want} sockets need {need} open files, the limit is {limit}: raise it with ulimit -n");
-        Ok(accounts)
-    }
+/// How connections are made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Connect {
+    /// Connections a second, in open loop; absent: as fast as `at_once` allows.
+    pub rate: Option<f64>,
+    /// How many handshakes are under way at once; not with `rate`.
+    pub at_once: usize,
+    /// Everybody comes so often; after all but the last time everybody leaves again.
+    pub rounds: u32,
+    /// How long the server may give memory back before it is measured, between rounds and at the end; needs its process.
+    pub settle: Span,
+    /// The first bound of the back-off after a failure; it doubles with each.
+    pub backoff: Span,
+    /// The bound of the back-off.
+    pub backoff_max: Span,
+    /// By then everybody must have come.
+    pub deadline: Span,
+}
 
-    fn server(&self) -> Option<Process> {
-        self.server_pid.map(Process::new)
-    }
-
-    async fn target(&self) -> Result<Target> {
-        let targets = self.targets().await?;
-        ensure!(targets.len() == 1, "this scenario has one --url");
-        targets.into_iter().next().context("--url is missing")
-    }
-
-    async fn targets(&self) -> Result<Vec<Target>> {
-        let mut targets = Vec::new();
-        for url in &self.url {
-            targets.push(Target::resolve(url).await.with_context(|| format!("resolving {url}"))?);
+impl Default for Connect {
+    fn default() -> Self {
+        Self {
+            rate: None,
+            at_once: 128,
+            rounds: 1,
+            settle: Span::default(),
+            backoff: Span::millis(500),
+            backoff_max: Span::seconds(5),
+            deadline: Span::seconds(120),
         }
-        Ok(targets)
     }
 }
 
-/// A connection that stands and has everything.
-#[derive(Debug)]
-struct Attached {
-    client: Client,
-    welcome: Welcome,
-    head: u64,
+/// What is sent, in open loop: every send has its time, whatever became of the others.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Sends a second, of all connections together.
+    pub rate: Option<f64>,
+    /// Or: every connection sends once in so long, on the average.
+    pub think: Option<Span>,
+    /// The rate rises from this one over the warm-up.
+    pub ramp_from: Option<f64>,
+    /// `even`, or `poisson`: as people come, at random times.
+    #[serde(default)]
+    pub arrivals: Arrivals,
 }
 
-/// Connects a device at its cursor, or, without one, where the server says: at the present head when it is new.
-async fn attach(target: &Target, device: &str, cursor: Option<u64>) -> Result<Attached, ClientError> {
-    let mut client = Client::connect(target).await?;
-    let welcome = client.hello(Hello { device, cursor, epoch: None }).await?;
-    loop {
-        match client.next().await? {
-            ServerFrame::Live { head } => return Ok(Attached { client, welcome, head }),
-            ServerFrame::Event(event) => client.received(event.seq).await?,
-            ServerFrame::Error(error) => return Err(ClientError::Refused(error)),
-            other => return Err(ClientError::Contract(format!("{other:?} where live was due"))),
-        }
+/// How sends are spread over time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// At equal distances.
+    #[default]
+    Even,
+    /// At exponentially distributed distances.
+    Poisson,
+}
+
+/// The length of messages, in bytes: log-normal, as those of chats are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Body {
+    /// Half of the messages are shorter.
+    pub median: usize,
+    /// The standard deviation of the logarithm; 0: all have the same length.
+    pub spread: f64,
+    /// None is shorter (nor shorter than the mark each carries, about 30 bytes).
+    pub least: usize,
+    /// None is longer.
+    pub most: usize,
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self { median: 80, spread: 1.0, least: 32, most: 8192 }
     }
 }
 
-/// A device name no earlier run has used, so that every run begins at the head.
-fn fresh_device(run: u32) -> String {
-    format!("load-{run:08x}")
+/// Whom a user writes to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Contacts {
+    /// How many each user has; 1: users come in pairs that write to each other.
+    pub count: usize,
+    /// The k-th contact is written to in proportion to 1/k^zipf; 0: all alike.
+    pub zipf: f64,
 }
 
-/// Reads `30s`, `500ms` or `2m`.
-///
-/// # Errors
-/// When it is none of these.
-pub fn duration(text: &str) -> Result<Duration> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let number: f64 = digits.parse().with_context(|| format!("{text} is no duration"))?;
-    let seconds = match text.get(digits.len()..).unwrap_or_default() {
-        "ms" => number / 1e3,
-        "s" => number,
-        "m" => number * 60.0,
-        unit => bail!("{unit:?} is no unit of time: ms, s or m"),
-    };
-    Duration::try_from_secs_f64(seconds).with_context(|| format!("{text} is no duration"))
+impl Default for Contacts {
+    fn default() -> Self {
+        Self { count: 20, zipf: 1.0 }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Connections are cut without a word, all at one moment, and come back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// So much of the connections, 0 to 1.
+    #[serde(default = "whole")]
+    pub share: f64,
+    /// So often.
+    pub every: Span,
+    /// They come back at a random time within this one.
+    #[serde(default)]
+    pub back_within: Span,
+}
 
-    #[test]
-    fn durations_are_read() {
-        assert_eq!(duration("30s").unwrap(), Duration::from_secs(30));
-        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
-        assert_eq!(duration("1.5m").unwrap(), Duration::from_secs(90));
-        assert!(duration("30").is_err() && duration("x").is_err() && duration("-1s").is_err());
+/// Connections leave and come back all the time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Churn {
+    /// So many leave a second.
+    pub rate: f64,
+    /// They are away for so long.
+    pub away: Span,
+}
+
+/// Some connections stop reading, and go on later.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slow {
+    /// So much of the connections, 0 to 1.
+    pub share: f64,
+    /// They do not read for so long; the server closes after its `stall_deadline`.
+    pub freeze: Span,
+    /// Then they read for so long, and so on.
+    pub thaw: Span,
+}
+
+/// Some users are away for the whole load and come back at its end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offline {
+    /// So much of the users, 0 to 1.
+    pub share: f64,
+    /// They come back at a random time within this one.
+    #[serde(default)]
+    pub back_within: Span,
+}
+
+/// Sends are repeated under their id, as after a lost answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// So much of the sends, 0 to 1.
+    pub share: f64,
+    /// Each of them is sent so often in all.
+    pub copies: u32,
+}
+
+/// A command that does something to the server while the load runs; it is given by `--fault-command`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// So long after the first send.
+    pub after: Span,
+    /// And so often from then on; absent: once.
+    pub every: Option<Span>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+fn grace() -> Span {
+    Span::seconds(10)
+}
+
+impl Scenario {
+    /// How many users it needs.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.sockets / self.devices.max(1) as usize
+    }
+
+    /// Sends a second, of all connections together; 0 without a load.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a count of sockets")]
+    pub fn rate(&self) -> f64 {
+        let Some(load) = &self.load else { return 0.0 };
+        load.rate.or_else(|| load.think.map(|think| self.sockets as f64 / think.0.as_secs_f64())).unwrap_or_default()
+    }
+
+    /// Whether connections may break without anything being wrong.
+    #[must_use]
+    pub fn may_break(&self) -> bool {
+        self.fault.is_some() || self.slow.is_some()
     }
 }

@@ -1,0 +1,6 @@
+//! The command line.
+
+pub(crate) mod compare;
+mod options;
+pub(crate) mod run;
+pub(crate) mod search;

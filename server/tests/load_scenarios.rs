@@ -1,0 +1,106 @@
+//! The load generator against the real server: every scenario it ships, tokens it makes itself, and a server that stalls.
+
+mod support;
+
+use loadtest::fleet::{self, Plan};
+use loadtest::prepare::{self, TokenSource};
+use loadtest::report::Report;
+use loadtest::scenario::{self, BUILT_IN, Scenario, Span};
+use loadtest::series::Kind;
+use support::{PATIENCE, Server, Stand};
+
+const USERS: u64 = 24;
+
+async fn plan(stand: &Stand, scenario: Scenario) -> Plan {
+    Plan {
+        accounts: stand.accounts(USERS).await,
+        urls: vec![format!("ws://{}/ws", stand.address())],
+        workers: 0,
+        agents: Vec::new(),
+        agent_token: String::new(),
+        servers: Vec::new(),
+        find_servers: true,
+        fault_command: None,
+        spread_sources: true,
+        scenario,
+    }
+}
+
+async fn run(plan: &Plan) -> Report {
+    fleet::run(plan, |_| ()).await.expect("the load can be set up")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_scenario_is_clean() {
+    let mut stand = Stand::new(&[]);
+    let mut server = stand.start().await;
+    for (name, _) in BUILT_IN {
+        let scenario = scenario::load(name).expect("a built-in scenario").smoke();
+        let mut plan = plan(&stand, scenario).await;
+        let report = if *name == "restart" {
+            plan.fault_command = Some(format!("kill -9 {}", server.process().id()));
+            let (report, restarted) = tokio::join!(run(&plan), restart(&mut stand, server));
+            server = restarted;
+            assert_eq!(report.counts.broken, report.scenario.sockets as u64, "the kill was felt: {report}");
+            report
+        } else {
+            run(&plan).await
+        };
+        println!("{report}\n");
+        assert!(report.passes(), "{report}\n{}", stand.tail());
+        assert!(report.scenario.load.is_none() || report.counts.due == 230, "{report}");
+        let costs = report.server.as_ref().expect("the server's process was found by its address");
+        assert!(costs.marks.iter().all(|mark| mark.memory > 0), "{report}");
+    }
+    server.kill().await;
+}
+
+/// Waits until the server was killed, and starts it again.
+async fn restart(stand: &mut Stand, server: Server) -> Server {
+    server.ended(PATIENCE).await;
+    stand.start().await
+}
+
+/// An open loop charges a stall to every send that was due meanwhile. A closed one would have sent nothing, and shown one slow answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stall_of_a_second_is_seen() {
+    let mut stand = Stand::new(&[]);
+    let server = stand.start().await;
+    let mut scenario = scenario::load("direct").expect("a built-in scenario").smoke();
+    scenario.duration = Span::seconds(3);
+    scenario.fault = Some(scenario::Fault { after: Span::millis(800), every: None });
+    let pid = server.process().id();
+    let mut plan = plan(&stand, scenario).await;
+    plan.fault_command = Some(format!("kill -STOP {pid}; sleep 1; kill -CONT {pid}"));
+    let report = run(&plan).await;
+    println!("{report}");
+    assert!(report.passes(), "{report}\n{}", stand.tail());
+    for kind in [Kind::Accepted, Kind::Delivered] {
+        let buckets = &report.series[&kind].buckets;
+        let late: u64 = buckets.iter().filter(|(micros, _)| *micros >= 500_000).map(|(_, count)| count).sum();
+        // 100 a second: those of the first half of the stall waited for at least the other half.
+        assert!(late >= 45, "{late} of {} took half a second: {report}", kind.name());
+        assert!(report.series[&kind].max_ms >= 950.0, "{report}");
+    }
+    server.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn tokens_are_made_by_the_servers_binary_or_asked_for() {
+    let mut stand = Stand::new(&[]);
+    let server = stand.start().await;
+    let url = format!("ws://{}/ws", stand.address());
+    let binary = Some(env!("CARGO_BIN_EXE_switchboard").into());
+    let signed = TokenSource { switchboard: binary, data: Some(stand.data()), first_user: 5, ..TokenSource::default() };
+    let asked = TokenSource { first_user: 5, ..TokenSource::default() };
+    for source in [signed, asked] {
+        let accounts = prepare::accounts(&source, 3, &url).await.expect("tokens");
+        assert_eq!(accounts.iter().map(|account| account.user).collect::<Vec<_>>(), [5, 6, 7]);
+        prepare::probe(&url, &accounts[2]).await.expect("the server takes the token");
+    }
+    let mut forged = stand.accounts(1).await.remove(0);
+    forged.token.push('x');
+    let why = prepare::probe(&url, &forged).await.expect_err("a bad token").to_string();
+    assert!(why.contains("does not take the token") && why.contains("401"), "{why}");
+    server.kill().await;
+}
