@@ -74,7 +74,14 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     };
     let message = EventBody::Message(Arc::new(Message::new(record.clone(), position)));
     let links = [(router::expand::ShardId(3), Link { next_offset: 5, digest: 6 }), (router::expand::ShardId(9), Link::default())];
-    let checkpoint = Checkpoint { epoch: 1, next_offset: 78, fingerprint: 99, rules: 1, chain: links.into_iter().collect() };
+    let checkpoint = Checkpoint {
+        epoch: 1,
+        next_offset: 78,
+        fingerprint: 99,
+        rules: 1,
+        chain: links.into_iter().collect(),
+        skipped: [70, 76].into(),
+    };
     vec![
         ("log_record", "record", record.encode().to_vec()),
         ("log_record", "refusal", refusal.encode().to_vec()),

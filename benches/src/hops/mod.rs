@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use loadtest::pace::Latencies;
+use pace::Latencies;
 
+mod pace;
 mod kafka;
 mod postgres;
 

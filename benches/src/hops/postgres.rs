@@ -3,8 +3,8 @@
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use super::pace::{Latencies, Schedule};
 use anyhow::Context as _;
-use loadtest::pace::{Latencies, Schedule};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use tokio::sync::mpsc;

@@ -312,7 +312,7 @@ impl Store for PostgresStore {
 
     async fn newest(&self, owners: &[UserId]) -> Result<Vec<Option<Place>>, StoreError> {
         let places = self.inner.newest_now(owners).await;
-        if !owners.is_empty() && places.iter().all(Option::is_none) && !self.inner.bases.iter().any(Base::is_up) {
+        if !owners.is_empty() && places.iter().all(Option::is_none) && !self.inner.bases.iter().any(|base| base.is_up()) {
             return Err(StoreError::Unavailable("none of the databases answers".to_owned()));
         }
         Ok(places)

@@ -1,6 +1,7 @@
 //! How far the shards are, read for all of them at once: for metrics, for the word that a shard is late, and for the audit of its sources.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use protocol::record::{Link, Source};
@@ -55,7 +56,7 @@ impl PostgresStore {
     /// What these shards have taken from each source; those of a database that does not answer are left out.
     pub async fn taken(&self, shards: &[ShardId]) -> BTreeMap<ShardId, Taken> {
         let asked: Vec<_> = shards.iter().map(|shard| i32::from(shard.0)).collect();
-        let ask = async |base: &Base| base.read(|| sqlx::query(HIGH_WATERS).bind(&asked)).await;
+        let ask = async |base: &Arc<Base>| base.read(|| sqlx::query(HIGH_WATERS).bind(&asked)).await;
         let mut all: BTreeMap<ShardId, Taken> = BTreeMap::new();
         for rows in join_all(self.inner.bases.iter().map(ask)).await.into_iter().flatten() {
             for row in &rows {
