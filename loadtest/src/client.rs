@@ -1,6 +1,9 @@
 //! One WebSocket connection: connect, say hello, send, receive, close. It holds no state a reconnect would need.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -23,6 +26,10 @@ const WRITE_BUFFER: usize = 16 * 1024;
 const WRITE_BUFFER_MAX: usize = 160 * 1024;
 /// A server frame is at most a page of full bodies.
 const MESSAGE_MAX: usize = 4 << 20;
+/// The ports of a source address: above those of services, all others.
+const PORTS: (u16, u16) = (10_240, 65_535);
+/// So many ports in a row may be taken.
+const PORT_TRIES: u32 = 64;
 /// Connecting and shaking hands must be over by then.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -73,6 +80,29 @@ impl ClientError {
     }
 }
 
+/// A local address to connect from, whose ports are taken one after the other.
+///
+/// With thousands of bound sockets the kernel's search for a free port takes milliseconds for each: a reconnect storm
+/// would measure that. Going round, a port comes again only after all the others.
+#[derive(Debug)]
+pub struct Source {
+    address: Ipv4Addr,
+    next: AtomicU32,
+}
+
+impl Source {
+    /// The address, from a random port on.
+    #[must_use]
+    pub fn new(address: Ipv4Addr) -> Self {
+        Self { address, next: AtomicU32::new(rand::random()) }
+    }
+
+    fn next(&self) -> SocketAddr {
+        let port = u32::from(PORTS.0) + self.next.fetch_add(1, Ordering::Relaxed) % u32::from(PORTS.1 - PORTS.0);
+        SocketAddr::from((self.address, u16::try_from(port).unwrap_or(PORTS.0)))
+    }
+}
+
 /// Where to connect, as whom, and with which buffers.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -81,7 +111,7 @@ pub struct Target {
     token: String,
     read_buffer: usize,
     receive_buffer: Option<u32>,
-    source: Option<Ipv4Addr>,
+    source: Option<Arc<Source>>,
 }
 
 impl Target {
@@ -120,9 +150,9 @@ impl Target {
         Self { read_buffer: bytes, ..self }
     }
 
-    /// The same place from this local address, if it is one of this machine; `None`: the kernel chooses.
+    /// The same place from a local address with its own ports; `None`: the kernel chooses.
     #[must_use]
-    pub fn from_source(self, source: Option<Ipv4Addr>) -> Self {
+    pub fn from_source(self, source: Option<Arc<Source>>) -> Self {
         Self { source, ..self }
     }
 
@@ -174,17 +204,7 @@ impl Client {
     }
 
     async fn upgrade(target: &Target) -> Result<Self, ClientError> {
-        let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.map_err(lost)?;
-        if let Some(bytes) = target.receive_buffer {
-            socket.set_recv_buffer_size(bytes).map_err(lost)?;
-        }
-        if let Some(source) = target.source {
-            // A port that waits after a close may be used again: the pair of addresses is what counts.
-            socket.set_reuseaddr(true).map_err(lost)?;
-            socket.bind(SocketAddr::new(IpAddr::V4(source), 0)).map_err(lost)?;
-        }
-        let stream = socket.connect(target.address).await.map_err(lost)?;
+        let stream = dial(target).await.map_err(lost)?;
         stream.set_nodelay(true).map_err(lost)?;
         let mut request = target.url.as_str().into_client_request().map_err(failed)?;
         let bearer = HeaderValue::from_str(&format!("Bearer {}", target.token));
@@ -293,6 +313,12 @@ impl Client {
         }
     }
 
+    /// Cuts the connection off without a word, and without leaving its port waiting: a storm needs it again at once.
+    pub fn cut(self) {
+        // If it cannot be set the port waits; the connection is gone all the same.
+        let _ = self.socket.get_ref().set_zero_linger();
+    }
+
     /// Says goodbye with code 1000 and waits shortly for the answer.
     pub async fn close(mut self) {
         let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
@@ -300,6 +326,31 @@ impl Client {
             let answer = async { while let Some(Ok(_)) = self.socket.next().await {} };
             // The server may be gone already: waiting longer would tell nothing.
             let _ = tokio::time::timeout(Duration::from_secs(1), answer).await;
+        }
+    }
+}
+
+/// Connects; from a source address, by its next port that is free.
+async fn dial(target: &Target) -> std::io::Result<TcpStream> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let socket = if target.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(bytes) = target.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let Some(source) = target.source.as_ref().filter(|_| target.address.is_ipv4()) else {
+            return socket.connect(target.address).await;
+        };
+        // A port that waits after a close may be used again.
+        socket.set_reuseaddr(true)?;
+        let connected = match socket.bind(source.next()) {
+            Ok(()) => socket.connect(target.address).await,
+            Err(error) => Err(error),
+        };
+        match connected {
+            Err(error) if tries < PORT_TRIES && matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {}
+            connected => return connected,
         }
     }
 }

@@ -54,7 +54,8 @@ impl Schedule {
                 Arrivals::Even => 1.0,
                 Arrivals::Poisson => -(1.0 - rng.random::<f64>()).ln(),
             };
-            (due < self.length).then_some(due)
+            // One that falls on the end, but for rounding, is not in it.
+            (due + 1e-9 < self.length).then_some(due)
         })
     }
 }

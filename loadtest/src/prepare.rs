@@ -105,7 +105,7 @@ fn advice_on_connecting(why: &ClientError) -> String {
 
 fn advice_on_hello(why: &ClientError) -> String {
     let advice = match why {
-        ClientError::Closed { code: Some(4401 | 4403), .. } => "the server does not take the token",
+        ClientError::Closed { code: Some(4401 | 4403), .. } => "the server does not take the token, or hello came too late",
         ClientError::Closed { code: Some(4426), .. } => "the server speaks another version of the protocol",
         ClientError::Contract(_) => "this is not a Switchboard server: the upgrade works, the answer to hello is not one of ours",
         ClientError::Closed { .. } => "the connection was closed where welcome was due: is this a Switchboard server?",

@@ -132,6 +132,8 @@ impl Lane {
         self.serve(&mut client, (control, departures)).await?;
         if matches!(control.want(), Want::Left | Want::Gone) {
             client.close().await;
+        } else {
+            client.cut();
         }
         Ok(())
     }
@@ -182,7 +184,8 @@ impl Lane {
             crew.meters.failed.fetch_add(1, Ordering::Relaxed);
             crew.meters.trouble(|| error.to_string());
         }
-        if let Some(why) = fatal(error) {
+        // Who was let in once may be refused by a server that is overloaded: that is measured, not given up.
+        if let Some(why) = fatal(error).filter(|_| self.cursor.is_none()) {
             crew.give_up(format!("{why}: {error} (user {})", crew.user_number(self.user())));
         }
         control.set_out(crew.now_us());

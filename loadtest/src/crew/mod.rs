@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::body::{Bodies, mix};
-use crate::client::{ClientError, Target};
+use crate::client::{ClientError, Source, Target};
 use crate::contacts::Book;
 use crate::scenario::Scenario;
 use crate::tokens::Account;
@@ -266,12 +266,13 @@ async fn start_lanes(crew: &Arc<Crew>, job: &Job) -> Result<JoinSet<()>> {
         let target = Target::resolve(url).await?;
         targets.push(if crew.scenario.load.is_none() { target.with_read_buffer(IDLE_READ_BUFFER) } else { target });
     }
+    let sources: Vec<_> = job.sources.iter().map(|address| Arc::new(Source::new(*address))).collect();
     let mut lanes = JoinSet::new();
     for index in 0..u32::try_from(crew.controls.len())? {
         let account = job.accounts.get((index / crew.devices) as usize).context("an account for every user")?;
-        let source = job.sources.get(index as usize / SOCKETS_PER_SOURCE).copied();
+        let source = sources.get(index as usize / SOCKETS_PER_SOURCE).cloned();
         let own = targets.iter().map(|target| {
-            let target = target.with_token(&account.token).from_source(source);
+            let target = target.with_token(&account.token).from_source(source.clone());
             if director::is_slow(crew, index) { target.with_receive_buffer(SLOW_RECEIVE_BUFFER) } else { target }
         });
         let seed = mix(u64::from(job.run) << 32 | u64::from(crew.first_stream + index));

@@ -9,7 +9,7 @@ use crate::crew::Fault;
 use crate::series::Kind;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:920px;margin:2em auto;padding:0 1em;color:#222}\
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\
 td:first-child,th:first-child{text-align:left}.good{color:#176f2c}.bad{color:#b3261e;font-weight:600}figure{margin:1em 0}figcaption{font-weight:600}\
 svg{width:100%;height:auto}svg text{font-size:11px;fill:#555}.grid{stroke:#e6e6e6}.event{stroke:#b3261e;stroke-dasharray:4 3}\
 .legend span{margin-right:1.2em}.legend i{display:inline-block;width:1em;height:3px;margin-right:.4em;vertical-align:middle}\

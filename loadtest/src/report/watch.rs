@@ -20,6 +20,7 @@ const LOOK_AT_MOST: Duration = Duration::from_secs(60);
 
 /// What the server cost when a barrier was passed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mark {
     /// The barrier.
     pub name: String,
