@@ -65,8 +65,11 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// A client's frame in JSON: refused with an answer that can be said, or taken as what it says.
+/// A client's frame in JSON: refused with an answer that can be said, or taken as what it says. The frame reader lets through UTF-8 only.
 pub fn client_frame(data: &[u8]) {
+    if std::str::from_utf8(data).is_err() {
+        return;
+    }
     let json: Option<serde_json::Value> = serde_json::from_slice(data).ok();
     match Encoding::Json.decode(data) {
         Err(error) => check_error(error, data),

@@ -1,7 +1,7 @@
 //! The fuzz targets of `fuzz/`, in every run of the tests: the corpus is replayed, then mutated a while. What breaks is kept in a file, to be
 //! put into the corpus.
 //!
-//! `FUZZ_SEED=n` repeats a run, `FUZZ_TARGET=name` takes one target, `FUZZ_RUNS=n` mutates longer, `FUZZ_WRITE_SEEDS=1` writes the first inputs anew.
+//! `FUZZ_SEED=n` takes another seed than 1, `FUZZ_TARGET=name` takes one target, `FUZZ_RUNS=n` mutates longer, `FUZZ_WRITE_SEEDS=1` writes the first inputs anew.
 
 #![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
 
@@ -18,7 +18,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use mutate::Mutator;
-use rand::RngExt as _;
 use targets::{TARGETS, Target};
 
 /// Mutated inputs of each target: together about half a minute of one core in a development build.
@@ -78,7 +77,8 @@ fn the_corpus_is_replayed() {
 
 #[test]
 fn the_corpus_is_mutated() {
-    let seed = number("FUZZ_SEED").unwrap_or_else(|| rand::rng().random());
+    // the same in every run of CI: what a new seed finds is not the fault of the change it is found in
+    let seed = number("FUZZ_SEED").unwrap_or(1);
     println!("FUZZ_SEED={seed}");
     let only = std::env::var("FUZZ_TARGET").ok();
     for (name, target) in TARGETS.into_iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name)) {
