@@ -223,7 +223,7 @@ impl Databases {
         self.sim.saw("mailboxes numbered anew");
     }
 
-    /// Begins to move a shard: a copy while it serves. None: it is open nowhere, and only [`Self::finish`] helps.
+    /// Begins to move a shard: a copy while it serves. None: it is open nowhere, and only going on with the move helps.
     pub fn copy(&self, shard: ShardId) -> Option<u64> {
         let from = self.find(shard)?;
         let token = self.sim.bits();
