@@ -5,6 +5,8 @@
 
 #[path = "postgres/mended.rs"]
 mod mended;
+#[path = "postgres/grouped.rs"]
+mod grouped;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -83,6 +83,9 @@ fn databases<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Database>
     all.ok_or_else(|| serde::de::Error::custom("databases: one text of them is name=url,name=url, or JSON"))
 }
 
+/// How long a statement of a serving process waits for a lock, milliseconds: retention and a move hold a shard's row for less.
+const LOCK_TIMEOUT_MS: u64 = 200;
+
 impl Default for PostgresConfig {
     fn default() -> Self {
         Self {
@@ -211,6 +214,8 @@ impl Database {
     pub(super) fn limited(&self, config: &PostgresConfig) -> Result<PgConnectOptions, StorageError> {
         Ok(self.plain()?.options([
             ("statement_timeout", config.statement_timeout_ms.to_string()),
+            // a shard whose row somebody keeps locked gives way, and is tried again later, instead of holding up all that commit with it
+            ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
             ("idle_in_transaction_session_timeout", "1000".to_owned()),
         ]))
     }
