@@ -273,9 +273,9 @@ async fn a_producer_that_breaks_for_good_is_built_anew() {
 async fn nothing_acknowledged_is_lost_while_brokers_go_and_come() {
     let (cluster, config) = mock();
     let log = connect(&config).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(write(Arc::clone(&log), Arc::clone(&done)));
-    let reader = tokio::spawn(follow(Arc::clone(&log), Arc::clone(&done)));
+    let (enough, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let writer = tokio::spawn(write(Arc::clone(&log), Arc::clone(&enough)));
+    let reader = tokio::spawn(follow(Arc::clone(&log), Arc::clone(&written)));
     for round in 0..6 {
         let one = round % 3 + 1;
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -284,18 +284,19 @@ async fn nothing_acknowledged_is_lost_while_brokers_go_and_come() {
         cluster.broker_up(one).unwrap();
     }
     until("reachable again", || log.is_reachable()).await;
-    done.store(true, Ordering::Release);
+    enough.store(true, Ordering::Release);
     let acknowledged = writer.await.unwrap();
+    written.store(true, Ordering::Release); // only now is the end of the log the end of what was acknowledged
     let read = reader.await.unwrap();
     assert!(acknowledged.len() > 100, "{} appends", acknowledged.len());
     assert!(acknowledged.is_subset(&read), "lost: {:?}", acknowledged.difference(&read).collect::<Vec<_>>());
 }
 
 /// Appends numbers until told to end; returns those acknowledged.
-async fn write(log: Arc<KafkaLog>, done: Arc<AtomicBool>) -> BTreeSet<u64> {
+async fn write(log: Arc<KafkaLog>, enough: Arc<AtomicBool>) -> BTreeSet<u64> {
     let mut acknowledged = BTreeSet::new();
     for number in 0_u64.. {
-        if done.load(Ordering::Acquire) {
+        if enough.load(Ordering::Acquire) {
             break;
         }
         if log.append(Topic::Mailbox, 0, Bytes::copy_from_slice(&number.to_be_bytes())).await.is_ok() {
@@ -306,12 +307,12 @@ async fn write(log: Arc<KafkaLog>, done: Arc<AtomicBool>) -> BTreeSet<u64> {
     acknowledged
 }
 
-/// Reads in order until told to end and nothing more comes; returns what was read. A gap or a repeat of an offset fails.
-async fn follow(log: Arc<KafkaLog>, done: Arc<AtomicBool>) -> BTreeSet<u64> {
+/// Reads in order until all is written and read; returns what was read. A gap or a repeat of an offset fails.
+async fn follow(log: Arc<KafkaLog>, written: Arc<AtomicBool>) -> BTreeSet<u64> {
     let _following = Following::new(&*log, Topic::Mailbox, 0, 0);
     let (mut read, mut next) = (BTreeSet::new(), 0);
     loop {
-        let ending = done.load(Ordering::Acquire);
+        let ending = written.load(Ordering::Acquire);
         let entries = log.read(Topic::Mailbox, 0, next, 100).await.unwrap_or_default();
         let end = log.end(Topic::Mailbox, 0).await;
         for entry in entries {
