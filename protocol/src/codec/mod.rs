@@ -21,6 +21,14 @@ impl Encoding {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Json, Self::Proto];
 
+    /// A short name for metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Proto => "proto",
+        }
+    }
+
     /// The sub-protocol that names it.
     pub const fn subprotocol(self) -> &'static str {
         match self {
