@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from google.protobuf.message import Message
 from switchboard.v1 import switchboard_pb2 as pb
 
+SUBPROTOCOL = "switchboard.v1.proto"
 # What is a decimal string in JSON and a number here.
 NUMBERS = {"user", "epoch", "rev", "before", "position", "read", "delivered", "member", "from"}
 # What JSON always says, also when there is none.
