@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use fastwebsockets::OpCode;
 use protocol::CloseCode;
+use protocol::codec::Encoding;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use client::Client;
@@ -34,6 +35,8 @@ thread_local!(static READ: RefCell<Box<[u8; READ_BYTES]>> = RefCell::new(Box::ne
 
 /// What a connection does with what it reads: serve a client, or echo in conformance tests.
 pub trait Handler: Unpin {
+    /// How its frames are written.
+    fn encoding(&self) -> Encoding;
     /// The task is woken: take what waits elsewhere, look at the clocks.
     fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames);
     /// A message came. An error closes with its code.
@@ -98,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
         if self.phase == Phase::Open {
             return self.handler.wake(cx, out);
         }
-        let mut unsaid = Frames::borrow(protocol::codec::Encoding::default());
+        let mut unsaid = Frames::borrow(self.handler.encoding());
         self.handler.wake(cx, &mut unsaid);
         unsaid.give_back();
     }
@@ -200,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
     }
 
     fn out_buffer(&mut self) -> Frames {
-        let encoding = protocol::codec::Encoding::default();
+        let encoding = self.handler.encoding();
         match std::mem::take(&mut self.unwritten) {
             rest if rest.is_empty() => Frames::borrow(encoding),
             rest => Frames::behind(rest, encoding),

@@ -135,6 +135,7 @@ fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>
     if offered {
         response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
+    metrics::upgraded(encoding);
     let bad = claims.is_err();
     let mut client = Client::new(Arc::clone(node), peer.ip(), encoding, claims.ok().flatten().map(Box::new));
     if bad {
@@ -236,8 +237,9 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<String>), Refusa
         let entries = value.to_str().map_err(|_| no(StatusCode::BAD_REQUEST, "unreadable sub-protocol"))?;
         for entry in entries.split(',').map(str::trim) {
             offered = true;
-            if entry == Encoding::Json.subprotocol() {
-                encoding = Some(Encoding::Json);
+            if let Some(known) = Encoding::of_subprotocol(entry) {
+                // the client's first choice
+                encoding.get_or_insert(known);
             } else if let Some(token) = entry.strip_prefix(BEARER_ENTRY) {
                 bearer = Some(token.to_owned());
             }
@@ -245,8 +247,8 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<String>), Refusa
     }
     match encoding {
         Some(encoding) => Ok((encoding, bearer)),
-        None if offered => Err(no(StatusCode::BAD_REQUEST, "the sub-protocol is switchboard.v1.json")),
-        None => Ok((Encoding::Json, None)),
+        None if offered => Err(no(StatusCode::BAD_REQUEST, "the sub-protocol is switchboard.v1.json or switchboard.v1.proto")),
+        None => Ok((Encoding::default(), None)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Metrics of the gateway. Handles are made once; names follow the Prometheus conventions and are listed in `docs/metrics.md`.
 
 use metrics::{Counter, Gauge, counter, gauge};
+use protocol::codec::Encoding;
 use protocol::{CloseCode, ErrorCode};
 
 /// Handles of what is counted per message or per socket.
@@ -54,6 +55,11 @@ pub fn closed(code: CloseCode) {
 /// A connection ended without a close frame of ours.
 pub fn ended(why: &'static str) {
     counter!("switchboard_ended_total", "why" => why).increment(1);
+}
+
+/// A connection was upgraded, its frames in this encoding.
+pub fn upgraded(encoding: Encoding) {
+    counter!("switchboard_upgrades_total", "encoding" => encoding.name()).increment(1);
 }
 
 /// A request was refused before the upgrade.

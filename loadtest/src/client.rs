@@ -13,10 +13,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use uuid::Uuid;
 
-use crate::frame::{Body, ClientFrame, ErrorFrame, Hello, Page, Send, ServerFrame, Welcome};
+use crate::frame::{Body, ClientFrame, Encoding, ErrorFrame, Hello, Page, Send, ServerFrame, Welcome};
 
 /// What is read from the socket at once. Allocated eagerly, so small.
 const READ_BUFFER: usize = 4096;
@@ -109,6 +109,7 @@ pub struct Target {
     url: String,
     address: SocketAddr,
     token: String,
+    encoding: Encoding,
     read_buffer: usize,
     receive_buffer: Option<u32>,
     source: Option<Arc<Source>>,
@@ -132,6 +133,7 @@ impl Target {
             url: url.to_owned(),
             address,
             token: String::new(),
+            encoding: Encoding::default(),
             read_buffer: READ_BUFFER,
             receive_buffer: None,
             source: None,
@@ -142,6 +144,12 @@ impl Target {
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// The same place, its frames in this encoding.
+    #[must_use]
+    pub fn with_encoding(self, encoding: Encoding) -> Self {
+        Self { encoding, ..self }
     }
 
     /// The same place, reading this many bytes at once.
@@ -192,6 +200,7 @@ impl Target {
 #[derive(Debug)]
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
+    encoding: Encoding,
 }
 
 impl Client {
@@ -210,7 +219,7 @@ impl Client {
         let bearer = HeaderValue::from_str(&format!("Bearer {}", target.token));
         let bearer = bearer.map_err(|_| ClientError::Contract("a token that is no header value".to_owned()))?;
         request.headers_mut().insert(header::AUTHORIZATION, bearer);
-        let protocol = HeaderValue::from_static("switchboard.v1.json");
+        let protocol = HeaderValue::from_static(target.encoding.subprotocol());
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         let config = WebSocketConfig::default()
             .read_buffer_size(target.read_buffer)
@@ -220,7 +229,7 @@ impl Client {
             .max_frame_size(Some(MESSAGE_MAX));
         let (socket, _) =
             Box::pin(tokio_tungstenite::client_async_with_config(request, stream, Some(config))).await.map_err(failed)?;
-        Ok(Self { socket })
+        Ok(Self { socket, encoding: target.encoding })
     }
 
     /// Says hello and waits for the welcome.
@@ -243,12 +252,13 @@ impl Client {
     pub async fn next(&mut self) -> Result<ServerFrame, ClientError> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    return serde_json::from_str(&text)
-                        .map_err(|error| ClientError::Contract(format!("{error}: {}", text.as_str())));
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                    if message.is_text() != (self.encoding == Encoding::Json) {
+                        return Err(ClientError::Contract(format!("in {}: {message:?}", self.encoding.name())));
+                    }
+                    return self.encoding.read(&message.into_data()).map_err(ClientError::Contract);
                 }
                 Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
-                Some(Ok(Message::Binary(_))) => return Err(ClientError::Contract("a binary frame".to_owned())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Err(error)) => return Err(failed(error)),
                 None => return Err(closed(None)),
@@ -270,8 +280,14 @@ impl Client {
     /// # Errors
     /// When the connection is gone.
     pub async fn feed(&mut self, frame: &ClientFrame<'_>) -> Result<(), ClientError> {
-        let text = serde_json::to_string(frame).map_err(|error| ClientError::Contract(error.to_string()))?;
-        self.socket.feed(Message::text(text)).await.map_err(failed)
+        let bytes = self.encoding.write(frame).map_err(ClientError::Contract)?;
+        let message = match self.encoding {
+            Encoding::Json => {
+                Message::Text(Utf8Bytes::try_from(bytes).map_err(|error| ClientError::Contract(error.to_string()))?)
+            }
+            Encoding::Proto => Message::binary(bytes),
+        };
+        self.socket.feed(message).await.map_err(failed)
     }
 
     /// Brings out what was fed.

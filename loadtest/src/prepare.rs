@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, ClientError, Target};
-use crate::frame::{Hello, Limits};
+use crate::frame::{Encoding, Hello, Limits};
 use crate::process::open_files_limits;
 use crate::scenario::Scenario;
 use crate::tokens::{self, Account};
@@ -57,12 +57,12 @@ pub async fn guard(urls: &[String], owned: &[String]) -> Result<bool> {
     Ok(all_loopback)
 }
 
-/// Attaches once and leaves again: is this a Switchboard server, and does it take our tokens? Its limits.
+/// Attaches once and leaves again: is this a Switchboard server, does it know the encoding, and does it take our tokens? Its limits.
 ///
 /// # Errors
 /// When it is not, or does not, with what to do about it.
-pub async fn probe(url: &str, account: &Account) -> Result<Limits> {
-    let target = Target::resolve(url).await?.with_token(&account.token);
+pub async fn probe(url: &str, account: &Account, encoding: Encoding) -> Result<Limits> {
+    let target = Target::resolve(url).await?.with_token(&account.token).with_encoding(encoding);
     let mut client = match Client::connect(&target).await {
         Ok(client) => client,
         Err(why) => bail!("{url}: {}", advice_on_connecting(&why)),
@@ -95,6 +95,7 @@ fn advice_on_connecting(why: &ClientError) -> String {
         ClientError::Http { status: 429 | 503, .. } => {
             "the server is at a limit or not ready: its gateway.sockets_per_ip, gateway.handshakes_per_s and GET /ready tell"
         }
+        ClientError::Http { status: 400, .. } => "the server refuses the upgrade: perhaps it does not know the encoding",
         ClientError::Http { .. } => "the server refuses the upgrade",
         ClientError::Deadline => "nothing answers there",
         ClientError::Socket(what) if what.contains("refused") => "nothing listens there: is the server running?",

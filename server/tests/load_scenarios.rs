@@ -3,6 +3,7 @@
 mod support;
 
 use loadtest::fleet::{self, Plan};
+use loadtest::frame::Encoding;
 use loadtest::prepare::{self, TokenSource};
 use loadtest::report::Report;
 use loadtest::scenario::{self, BUILT_IN, Scenario, Span};
@@ -55,6 +56,21 @@ async fn every_scenario_is_clean() {
     server.kill().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn direct_is_clean_in_protobuf() {
+    let mut stand = Stand::new(&[]);
+    let server = stand.start().await;
+    let mut scenario = scenario::load("direct").expect("a built-in scenario").smoke();
+    scenario.encoding = Encoding::Proto;
+    let report = run(&plan(&stand, scenario).await).await;
+    println!("{report}\n");
+    assert!(report.passes() && report.counts.due == 230, "{report}\n{}", stand.tail());
+    let upgrades = |encoding: &str| format!("switchboard_upgrades_total{{encoding=\"{encoding}\"}} ");
+    let metrics = stand.metrics().await;
+    assert!(metrics.contains(&upgrades("proto")) && !metrics.contains(&upgrades("json")), "{metrics}");
+    server.kill().await;
+}
+
 /// Waits until the server was killed, and starts it again.
 async fn restart(stand: &mut Stand, server: Server) -> Server {
     server.ended(PATIENCE).await;
@@ -96,11 +112,13 @@ async fn tokens_are_made_by_the_servers_binary_or_asked_for() {
     for source in [signed, asked] {
         let accounts = prepare::accounts(&source, 3, &url).await.expect("tokens");
         assert_eq!(accounts.iter().map(|account| account.user).collect::<Vec<_>>(), [5, 6, 7]);
-        prepare::probe(&url, &accounts[2]).await.expect("the server takes the token");
+        for encoding in [Encoding::Json, Encoding::Proto] {
+            prepare::probe(&url, &accounts[2], encoding).await.expect("the server takes the token");
+        }
     }
     let mut forged = stand.accounts(1).await.remove(0);
     forged.token.push('x');
-    let why = prepare::probe(&url, &forged).await.expect_err("a bad token").to_string();
+    let why = prepare::probe(&url, &forged, Encoding::Json).await.expect_err("a bad token").to_string();
     assert!(why.contains("does not take the token") && why.contains("401"), "{why}");
     server.kill().await;
 }

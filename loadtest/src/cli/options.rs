@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use loadtest::fleet::Plan;
+use loadtest::frame::Encoding;
 use loadtest::prepare::{self, TokenSource};
 use loadtest::process::Process;
 use loadtest::scenario::expect::Expectation;
@@ -45,6 +46,9 @@ pub(crate) struct Options {
     /// Sends a second, of all connections together.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
+    /// How frames are written.
+    #[arg(long, value_enum)]
+    encoding: Option<Encoding>,
     /// How long is measured.
     #[arg(long, value_parser = duration)]
     duration: Option<Duration>,
@@ -113,6 +117,7 @@ impl Options {
         set(&mut scenario.grace, self.grace);
         scenario.sockets = self.sockets.unwrap_or(scenario.sockets);
         scenario.devices = self.devices.unwrap_or(scenario.devices);
+        scenario.encoding = self.encoding.unwrap_or(scenario.encoding);
         scenario.connect.at_once = self.handshakes.unwrap_or(scenario.connect.at_once);
         scenario.connect.rate = self.connect_rate.or(scenario.connect.rate);
         scenario.contacts.count = self.contacts.unwrap_or(scenario.contacts.count);
@@ -144,7 +149,7 @@ impl Options {
         let accounts = prepare::accounts(&self.token_source(), scenario.users(), first_url).await?;
         let first = accounts.first().context("no users")?;
         for url in &self.url {
-            let limits = prepare::probe(url, first).await?;
+            let limits = prepare::probe(url, first, scenario.encoding).await?;
             prepare::check_rate(&scenario, limits)?;
         }
         let agent_token = match &self.agent_token_file {

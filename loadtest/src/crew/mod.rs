@@ -263,7 +263,7 @@ async fn tick(crew: Arc<Crew>, news: mpsc::Sender<News>) {
 async fn start_lanes(crew: &Arc<Crew>, job: &Job) -> Result<JoinSet<()>> {
     let mut targets = Vec::new();
     for url in &job.urls {
-        let target = Target::resolve(url).await?;
+        let target = Target::resolve(url).await?.with_encoding(crew.scenario.encoding);
         targets.push(if crew.scenario.load.is_none() { target.with_read_buffer(IDLE_READ_BUFFER) } else { target });
     }
     let sources: Vec<_> = job.sources.iter().map(|address| Arc::new(Source::new(*address))).collect();

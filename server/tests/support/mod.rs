@@ -14,7 +14,7 @@ use loadtest::process::Process;
 use loadtest::record::{ClientId, Entry, Recorder};
 use loadtest::tokens::{self, Account};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// Longer than anything takes that is going to happen at all.
@@ -85,6 +85,16 @@ impl Stand {
     /// Where the server listens.
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The server's metrics, in the text format of Prometheus.
+    pub(crate) async fn metrics(&self) -> String {
+        let mut stream = tokio::net::TcpStream::connect(self.address()).await.expect("the server listens");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("the server reads");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("metrics are text");
+        text
     }
 
     fn log(&self) -> std::path::PathBuf {
