@@ -7,6 +7,7 @@ use loadtest::prepare::{self, TokenSource};
 use loadtest::report::Report;
 use loadtest::scenario::{self, BUILT_IN, Scenario, Span};
 use loadtest::series::Kind;
+use loadtest::tls::Authority;
 use support::{PATIENCE, Server, Stand};
 
 const USERS: u64 = 24;
@@ -15,6 +16,7 @@ async fn plan(stand: &Stand, scenario: Scenario) -> Plan {
     Plan {
         accounts: stand.accounts(USERS).await,
         urls: vec![format!("ws://{}/ws", stand.address())],
+        authority: Authority::default(),
         workers: 0,
         agents: Vec::new(),
         agent_token: String::new(),
@@ -96,11 +98,11 @@ async fn tokens_are_made_by_the_servers_binary_or_asked_for() {
     for source in [signed, asked] {
         let accounts = prepare::accounts(&source, 3, &url).await.expect("tokens");
         assert_eq!(accounts.iter().map(|account| account.user).collect::<Vec<_>>(), [5, 6, 7]);
-        prepare::probe(&url, &accounts[2]).await.expect("the server takes the token");
+        prepare::probe(&url, &Authority::default(), &accounts[2]).await.expect("the server takes the token");
     }
     let mut forged = stand.accounts(1).await.remove(0);
     forged.token.push('x');
-    let why = prepare::probe(&url, &forged).await.expect_err("a bad token").to_string();
+    let why = prepare::probe(&url, &Authority::default(), &forged).await.expect_err("a bad token").to_string();
     assert!(why.contains("does not take the token") && why.contains("401"), "{why}");
     server.kill().await;
 }

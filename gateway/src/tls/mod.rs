@@ -33,7 +33,7 @@ const CLEAR_BYTES_MAX: u64 = 64 * 1024;
 /// The only protocol above: WebSockets are upgraded from it.
 const ALPN: &[u8] = b"http/1.1";
 const SPEAKS_TLS: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 44\r\nconnection: close\r\n\r\n\
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 45\r\nconnection: close\r\n\r\n\
     this port speaks TLS: use https:// or wss://\n";
 
 /// The certificate in force. rustls asks for it at each handshake; names that clients ask for make no difference.

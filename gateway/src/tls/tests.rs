@@ -164,3 +164,9 @@ fn the_time_of_its_end_is_the_certificates() {
 fn a_plain_stream_pays_nothing_for_the_choice() {
     assert_eq!(size_of::<Stream>(), size_of::<TcpStream>());
 }
+
+#[test]
+fn the_answer_in_the_clear_is_as_long_as_it_says() {
+    let (head, body) = std::str::from_utf8(SPEAKS_TLS).unwrap().split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+}
