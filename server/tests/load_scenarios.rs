@@ -15,8 +15,8 @@ const USERS: u64 = 24;
 async fn plan(stand: &Stand, scenario: Scenario) -> Plan {
     Plan {
         accounts: stand.accounts(USERS).await,
-        urls: vec![format!("ws://{}/ws", stand.address())],
-        authority: Authority::default(),
+        urls: vec![stand.url()],
+        authority: stand.trusted(),
         workers: 0,
         agents: Vec::new(),
         agent_token: String::new(),
@@ -104,5 +104,43 @@ async fn tokens_are_made_by_the_servers_binary_or_asked_for() {
     forged.token.push('x');
     let why = prepare::probe(&url, &Authority::default(), &forged).await.expect_err("a bad token").to_string();
     assert!(why.contains("does not take the token") && why.contains("401"), "{why}");
+    server.kill().await;
+}
+
+/// Scenarios run over TLS as they do without, and a server that nobody vouches for is told apart from one that is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn scenarios_over_tls_are_clean_and_a_certificate_must_verify() {
+    let mut stand = Stand::over_tls(&[]);
+    let server = stand.start().await;
+    for name in ["direct", "reconnect-storm", "slow-readers"] {
+        let scenario = scenario::load(name).expect("a built-in scenario").smoke();
+        let report = run(&plan(&stand, scenario).await).await;
+        assert!(report.passes(), "{report}\n{}", stand.tail());
+    }
+
+    let account = stand.accounts(1).await.remove(0);
+    let probe = async |url: &str, authority: Authority| match prepare::probe(url, &authority, &account).await {
+        Ok(_) => "welcome".to_owned(),
+        Err(why) => why.to_string(),
+    };
+    let (url, trusted) = (stand.url(), stand.trusted());
+    assert_eq!(probe(&url, trusted.clone()).await, "welcome");
+    let other = Stand::over_tls(&[]);
+    for stranger in [Authority::default(), other.trusted()] {
+        let why = probe(&url, stranger).await;
+        assert!(why.contains("nobody vouches") && why.contains("--ca FILE") && why.contains("does not verify"), "{why}");
+    }
+    // the certificate is for 127.0.0.1 and localhost
+    let why = probe(&url.replace("127.0.0.1", "127.0.0.2"), trusted.clone()).await;
+    assert!(why.contains("the certificate's name"), "{why}");
+    let why = probe(&url.replace("wss:", "ws:"), trusted.clone()).await;
+    assert!(why.contains("is it wss://?"), "{why}");
+    let mut plain = Stand::new(&[]);
+    let beside = plain.start().await;
+    let why = probe(&plain.url().replace("ws:", "wss:"), trusted).await;
+    assert!(why.contains("not over TLS"), "{why}");
+    let asked = TokenSource { first_user: 5, authority: stand.trusted(), ..TokenSource::default() };
+    assert_eq!(prepare::accounts(&asked, 1, &url).await.expect("tokens").len(), 1);
+    beside.kill().await;
     server.kill().await;
 }
