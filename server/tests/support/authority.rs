@@ -20,13 +20,13 @@ impl Authority {
         let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
         let authority = Self { folder: folder.to_owned(), issuer };
         std::fs::write(authority.ca(), authority.issuer.pem()).expect("the authority's file");
-        authority.issue();
+        authority.issue(&["localhost", "127.0.0.1"]);
         authority
     }
 
-    /// A new key and certificate in the files.
-    pub(crate) fn issue(&self) {
-        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+    /// A new key and certificate for these names in the files.
+    pub(crate) fn issue(&self, names: &[&str]) {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().expect("a key");

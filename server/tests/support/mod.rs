@@ -106,6 +106,11 @@ impl Stand {
         format!("{scheme}://127.0.0.1:{}/ws", self.port)
     }
 
+    /// The authority of a stand over TLS.
+    pub(crate) fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("it is over TLS")
+    }
+
     /// Who has signed the server's certificate.
     pub(crate) fn trusted(&self) -> tls::Authority {
         let read = self.authority.as_ref().map(|authority| tls::Authority::read(&authority.ca()).expect("the authority's file"));
@@ -169,9 +174,18 @@ impl Server {
 
     /// Asks it to stop.
     pub(crate) async fn terminate(&self) {
+        self.signal("-TERM").await;
+    }
+
+    /// Asks it to read certificate and key again.
+    pub(crate) async fn hang_up(&self) {
+        self.signal("-HUP").await;
+    }
+
+    async fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("the server runs").to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
-        assert!(status.success(), "kill -TERM {pid}: {status}");
+        let status = Command::new("kill").args([signal, &pid]).status().await.expect("kill runs");
+        assert!(status.success(), "kill {signal} {pid}: {status}");
     }
 
     /// Waits until it ended by itself.
