@@ -155,3 +155,43 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
     parsed.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a time such as \"30s\" or \"500ms\"")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_that_no_browser_sends_is_refused() {
+        let check = |origin: &str| Config { origins: vec![origin.to_owned()], ..Config::default() }.check();
+        for good in [
+            "https://chat.example.org",
+            "http://127.0.0.1:8080",
+            "https://chat.example.org:8443",
+            "https://xn--bcher-kva.example",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "chat.example.org",
+            "https://",
+            "https://chat.example.org/",
+            "https://chat.example.org/chat",
+            "https://Chat.example.org",
+            "https://chat.example.org:443",
+            "http://chat.example.org:80",
+            "https://*.example.org",
+            "wss://chat.example.org",
+            "null",
+        ] {
+            assert_eq!(check(bad).unwrap_err().0, "gateway.origins", "{bad}");
+        }
+    }
+
+    #[test]
+    fn certificate_and_key_come_together() {
+        let tls = TlsConfig { certificate: "a".into(), ..TlsConfig::default() };
+        assert_eq!(Config { tls: Some(tls), ..Config::default() }.check().unwrap_err().0, "gateway.tls.key");
+        let tls = TlsConfig { key: "a".into(), ..TlsConfig::default() };
+        assert_eq!(Config { tls: Some(tls), ..Config::default() }.check().unwrap_err().0, "gateway.tls.certificate");
+    }
+}

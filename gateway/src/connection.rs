@@ -263,3 +263,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

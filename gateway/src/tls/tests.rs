@@ -1,9 +1,18 @@
 use std::fs;
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rcgen::{CertificateParams, KeyPair};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
+use tokio::io::AsyncWrite as _;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsConnector;
 
 use super::*;
 
@@ -169,4 +178,43 @@ fn a_plain_stream_pays_nothing_for_the_choice() {
 fn the_answer_in_the_clear_is_as_long_as_it_says() {
     let (head, body) = std::str::from_utf8(SPEAKS_TLS).unwrap().split_once("\r\n\r\n").unwrap();
     assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+}
+
+/// A client that trusts this certificate.
+fn connector(certificate: &Path) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+#[tokio::test]
+async fn nothing_is_taken_on_top_of_what_the_kernel_does_not_take() {
+    let kept = Kept::new();
+    let tls = Tls::load(&kept.config()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = async {
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        connector(&kept.path("tls.crt")).connect("localhost".try_into().unwrap(), tcp).await.unwrap()
+    };
+    let server = async { tls.accept(listener.accept().await.unwrap().0).await.unwrap().expect("it is TLS") };
+    let (_does_not_read, mut stream) = tokio::join!(client, server);
+    let mut held_back = 0;
+    for _ in 0..100_000 {
+        let (flushed, taken) = poll_fn(|cx| {
+            let flushed = Pin::new(&mut stream).poll_flush(cx);
+            let taken = Pin::new(&mut stream).poll_write(cx, &[7; 1000]);
+            Poll::Ready((flushed, taken))
+        })
+        .await;
+        if flushed.is_pending() {
+            assert!(taken.is_pending(), "taken where nobody sees that it does not leave");
+            held_back += 1;
+        }
+        if held_back == 20 {
+            return;
+        }
+    }
+    panic!("the kernel takes whatever comes");
 }
