@@ -178,28 +178,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
         }
     }
 
-    /// Writes; keeps what the socket does not take. False: the socket is broken.
-    fn write(&mut self, cx: &mut Context<'_>, out: Frames) -> bool {
+    /// Writes; keeps what the socket does not take. Whether it has taken everything; none: it is broken.
+    fn write(&mut self, cx: &mut Context<'_>, out: Frames) -> Option<bool> {
         let mut written = 0;
         while written < out.bytes().len() {
             match Pin::new(&mut self.stream).poll_write(cx, &out.bytes()[written..]) {
                 Poll::Ready(Ok(more)) if more > 0 => written += more,
                 Poll::Ready(_) => {
                     metrics::ended("write_error");
-                    return false;
+                    return None;
                 }
                 Poll::Pending => break,
             }
         }
-        let all = written == out.bytes().len();
-        self.handler.written(all, written);
-        if all {
-            out.give_back();
-        } else {
+        // a plain socket has nothing to flush; a TLS session holds what the kernel has not taken
+        let flushed = match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(_)) => {
+                metrics::ended("write_error");
+                return None;
+            }
+            Poll::Pending => false,
+        };
+        let rest = written < out.bytes().len();
+        self.handler.written(flushed && !rest, written);
+        if rest {
             self.unwritten = out.keep_from(written);
+        } else {
+            out.give_back();
         }
-        // a plain socket has nothing to flush; a TLS session may
-        !matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Ready(Err(_)))
+        Some(flushed && !rest)
     }
 
     fn out_buffer(&mut self) -> Frames {
@@ -239,11 +247,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
             }
         }
         let was_full = out.bytes().len() > UNWRITTEN_BYTES_MAX;
-        if !this.write(cx, out) || this.handler.gave_up() {
+        let Some(flushed) = this.write(cx, out) else { return Poll::Ready(()) };
+        if this.handler.gave_up() {
             return Poll::Ready(());
         }
-        let flushed = this.unwritten.is_empty();
         if ended && (flushed || this.phase == Phase::Open) {
+            if flushed {
+                // over TLS the peer is told that nothing more comes; there is room for it, so nothing waits
+                let _ = Pin::new(&mut this.stream).poll_shutdown(cx);
+            }
             // dropping the stream closes it
             return Poll::Ready(());
         }
@@ -254,3 +266,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

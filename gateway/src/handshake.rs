@@ -16,12 +16,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use protocol::CloseCode;
 use protocol::codec::Encoding;
-use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use crate::connection::{Client, Connection};
+use crate::http::headers;
 use crate::metrics;
 use crate::node::Gateway;
+use crate::stream::Stream;
 use crate::token::Claims;
 
 /// Longest request line that is looked at, bytes: beyond it 414.
@@ -49,8 +50,21 @@ fn later(status: StatusCode, why: &'static str) -> Refusal {
     Refusal { status, why, header: Some((RETRY_AFTER.as_str(), HeaderValue::from(RETRY_S))) }
 }
 
-/// One request: the socket path here, everything else to the HTTP routes.
+/// One request, answered with the headers that every answer has.
 pub(crate) async fn route(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    node: &Arc<Gateway>,
+    routes: Router,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let hsts = headers::hsts(request.headers(), &node.config);
+    let mut response = answer(request, peer, node, routes).await?;
+    headers::secure(&mut response, hsts);
+    Ok(response)
+}
+
+/// The socket path here, everything else to the HTTP routes.
+async fn answer(
     request: Request<Incoming>,
     peer: SocketAddr,
     node: &Arc<Gateway>,
@@ -158,9 +172,9 @@ fn shake<B>(request: &mut Request<B>) -> Result<(Response<Body>, UpgradeFut), Re
 }
 
 /// The stream itself, out of hyper's hands, and what the client has sent already.
-async fn taken(upgraded: UpgradeFut) -> Option<(TcpStream, Vec<u8>)> {
+async fn taken(upgraded: UpgradeFut) -> Option<(Stream, Vec<u8>)> {
     let upgraded = upgraded.await.ok()?.into_inner().into_inner();
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
@@ -260,7 +274,7 @@ fn check_origin(headers: &HeaderMap, node: &Gateway) -> Result<(), Refusal> {
     let origin = only(headers, ORIGIN.as_str()).unwrap_or_default();
     let own = || {
         let host = only(headers, HOST.as_str()).unwrap_or_default();
-        node.config.dev && crate::http::is_loopback_host(host) && origin.strip_prefix("http://") == Some(host)
+        node.config.dev && crate::http::is_loopback_host(host) && node.config.is_own_origin(origin, host)
     };
     if node.config.origins.iter().any(|allowed| allowed == origin) || own() {
         return Ok(());

@@ -81,3 +81,14 @@ pub fn compared(why: &'static str) {
 pub fn entered(sessions: usize) {
     counter!("switchboard_sessions_entered_again_total").increment(sessions as u64);
 }
+
+/// When the certificate in force ends, seconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
+pub fn certificate_ends(at_s: u64) {
+    gauge!("switchboard_tls_certificate_expiry_seconds").set(at_s as f64);
+}
+
+/// The certificate was read again: done, or refused.
+pub fn certificate_read(outcome: &'static str) {
+    counter!("switchboard_tls_reloads_total", "outcome" => outcome).increment(1);
+}

@@ -37,7 +37,7 @@ pub(super) async fn token(
 ) -> Result<Json<Success<Token>>, StatusCode> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = header(header::HOST).unwrap_or_default();
-    let ours = header(header::ORIGIN).is_none_or(|origin| origin.strip_prefix("http://") == Some(host));
+    let ours = header(header::ORIGIN).is_none_or(|origin| node.config.is_own_origin(origin, host));
     // a proxy in front means that anybody may stand behind it
     let forwarded = headers.keys().any(|name| name == "forwarded" || name.as_str().starts_with("x-forwarded-"));
     if !is_loopback_host(host) || !ours || forwarded {

@@ -1,6 +1,7 @@
 //! HTTP beside the socket: health, metrics, the plain page, and in development mode tokens for the asking.
 
 mod dev;
+pub(crate) mod headers;
 mod page;
 
 use std::sync::Arc;

@@ -116,7 +116,7 @@ const UPLOADS: Kind = Without("attachments and previews");
 /// Every kind of hostile input. The numbers only name them.
 const LIST: [(u8, &str, Kind); 80] = [
     (1, "TCP connect, no byte", Here),
-    (2, "TLS handshake that stalls, garbage in place of it", Without("TLS; garbage is in row 94")),
+    (2, "TLS handshake that stalls, garbage in place of it", Elsewhere("tests/tls/test_tls.py")),
     (3, "header, one byte at a time", Here),
     (4, "header line of 20 MB, head over 16 KiB", Here),
     (5, "10,000 headers", Here),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import ssl
 import time
 import urllib.request
 import uuid
@@ -11,7 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 WAIT_S = 10
-URL = os.environ["TEST_URL"].replace("http:", "ws:") + "/ws"
+URL = os.environ["TEST_URL"].replace("http", "ws", 1) + "/ws"   # https becomes wss
+TRUSTED = ssl.create_default_context(cafile=os.environ["TEST_CA"]) if URL.startswith("wss:") else None
 
 
 def token(user: int) -> str:
@@ -59,7 +61,7 @@ class Client:
     @classmethod
     async def open(cls, user: int, encoding: str = "json") -> "Client":
         headers, encoding = {"Authorization": f"Bearer {token(user)}"}, encoding_of(encoding)
-        socket = await connect(URL, subprotocols=[encoding.SUBPROTOCOL], additional_headers=headers)
+        socket = await connect(URL, subprotocols=[encoding.SUBPROTOCOL], additional_headers=headers, ssl=TRUSTED)
         assert socket.subprotocol == encoding.SUBPROTOCOL, f"the server agreed on {socket.subprotocol}"
         return cls(socket, encoding)
 
