@@ -156,6 +156,7 @@ export class Inbox {
     this.#stale = this.#busy !== null;
     this.#rev = null;
     this.#taken = place;
+    this.#epoch = place.epoch === "" ? null : place.epoch;
   }
 
   /** A receipt has come. False: too many wait. */

@@ -38,6 +38,10 @@ interface Slot {
   sent: boolean;
   /** Whether it has ever gone out here: then it may be a message though it was refused. */
   tried: boolean;
+  /** Refused on this connection: the server waits for it to come again before it takes what is behind it. */
+  fences: boolean;
+  /** It is a message, that is known. It stays for the answer that is owed, and goes once more if it fences. */
+  done: boolean;
 }
 
 interface Lane {
@@ -65,7 +69,7 @@ export type Settled =
   | { readonly what: "refused"; readonly entry: OutboxEntry; readonly conversation: string; readonly code: string; readonly maybe: boolean }
   /** It will be sent again. */
   | { readonly what: "waits"; readonly entry: OutboxEntry; readonly conversation: string }
-  /** The server waits for a message that will not come again: only a new connection helps. */
+  /** The server waits for a message that is settled here (a late copy of it was refused): only a new connection helps. */
   | { readonly what: "stuck" };
 
 const NOTHING: Settled = { what: "nothing" };
@@ -89,7 +93,7 @@ export class Outbox {
 
   /** Messages in it. */
   get size(): number {
-    return this.#slots.size;
+    return this.entries().length;
   }
 
   /** Messages sent on this connection and not answered. */
@@ -101,13 +105,13 @@ export class Outbox {
 
   /** Everything in it, oldest first. */
   entries(): OutboxEntry[] {
-    return [...this.#slots.values()].map((slot) => slot.entry);
+    return [...this.#slots.values()].filter((slot) => !slot.done).map((slot) => slot.entry);
   }
 
   /** Whether it waits here, and how far it is. */
   stateOf(id: string): "queued" | "sent" | null {
     const slot = this.#slots.get(id);
-    return slot === undefined ? null : slot.sent ? "sent" : "queued";
+    return slot === undefined || slot.done ? null : slot.sent ? "sent" : "queued";
   }
 
   /** The conversation of a message that waits here. */
@@ -119,7 +123,7 @@ export class Outbox {
   add(entry: OutboxEntry, saved: boolean): boolean {
     if (this.#slots.has(entry.id)) return false;
     // what was loaded may have been sent by an earlier life of this client
-    this.#slots.set(entry.id, { entry, lane: conversationOf(this.#me, entry.to), saved, sent: false, tried: saved });
+    this.#slots.set(entry.id, { entry, lane: conversationOf(this.#me, entry.to), saved, sent: false, tried: saved, fences: false, done: false });
     return true;
   }
 
@@ -131,7 +135,10 @@ export class Outbox {
 
   /** The connection is gone, and with it what the server knew of fences and answers owed. */
   disconnected(): void {
-    for (const slot of this.#slots.values()) slot.sent = false;
+    for (const [id, slot] of this.#slots) {
+      slot.sent = slot.fences = false;
+      if (slot.done) this.#slots.delete(id);
+    }
     this.#lanes.clear();
   }
 
@@ -167,6 +174,7 @@ export class Outbox {
       if (lane !== undefined) { lane.probe = slot.entry.id; held.add(slot.lane); }
       this.#budget.tokens -= 1;
       slot.sent = slot.tried = true;
+      if (lane !== undefined) slot.fences = false;
       inFlight += 1;
       frames.push(frameOf(slot.entry));
     }
@@ -178,11 +186,21 @@ export class Outbox {
     this.#budget = { tokens: Math.min(limits.sends_burst, this.#budget.tokens + gained), at: Math.max(now, this.#budget.at) };
   }
 
-  /** The server says it is durable, or it came as an event of the mailbox. */
+  /** The server says that it is durable. */
   accepted(id: string): Settled {
     const slot = this.#slots.get(id);
     if (slot === undefined) return NOTHING;
     this.#leave(slot);
+    return slot.done ? NOTHING : { what: "accepted", entry: slot.entry, conversation: slot.lane };
+  }
+
+  /** It came as an event of the mailbox: it is durable, whatever was answered. */
+  placed(id: string): Settled {
+    const slot = this.#slots.get(id);
+    if (slot === undefined || slot.done) return NOTHING;
+    // an answer is still owed, and may be a refusal that fences the ones behind it
+    if (slot.sent || slot.fences) slot.done = true;
+    else this.#leave(slot);
     return { what: "accepted", entry: slot.entry, conversation: slot.lane };
   }
 
@@ -191,12 +209,14 @@ export class Outbox {
     const slot = this.#slots.get(id);
     if (slot === undefined) return NOTHING;
     if (final && !isRetryable(code)) {
+      if (slot.done) return this.#leave(slot);
       const maybe = code === TOO_OLD && slot.tried;
       this.#leave(slot);
       return { what: "refused", entry: slot.entry, conversation: slot.lane, code, maybe };
     }
     if (!slot.sent) return { what: "waits", entry: slot.entry, conversation: slot.lane };
     slot.sent = false;
+    slot.fences = true;
     if (code === "fenced" && !this.#hasEarlier(slot)) return { what: "stuck" };
     if (code === "rate") this.#budget = { tokens: 0, at: now + (retryAfter_ms ?? 0) };
     const lane = this.#lanes.get(slot.lane);
@@ -222,10 +242,11 @@ export class Outbox {
     return false;
   }
 
-  #leave(slot: Slot): void {
+  #leave(slot: Slot): Settled {
     this.#slots.delete(slot.entry.id);
     const lane = this.#lanes.get(slot.lane);
     if (lane?.probe === slot.entry.id) this.#lanes.delete(slot.lane);
+    return NOTHING;
   }
 }
 

@@ -80,6 +80,11 @@ export class Session {
     return this.#inbox.place;
   }
 
+  /** Items that wait for the application. */
+  get backlog(): number {
+    return this.#inbox.waiting;
+  }
+
   /** Messages without a final answer. */
   get waiting(): number {
     return this.#outbox.size;
@@ -94,10 +99,10 @@ export class Session {
   input(input: Input, now: number): Effect[] {
     const effects = this.#work(input, now);
     if (effects.some((effect) => effect.do === "close" || effect.do === "open") || input.on === "closed") this.#disconnected(effects);
-    effects.push(...this.#pump(now));
     const state = this.#connection.state;
     if (!sameState(state, this.#told)) effects.push({ do: "state", state });
     this.#told = state;
+    effects.push(...this.#pump(now));
     return effects;
   }
 
@@ -158,7 +163,8 @@ export class Session {
     if (this.#connection.sends) {
       const { frames, wakeAt } = this.#outbox.take(now, this.#limits);
       for (const frame of frames) {
-        effects.push({ do: "post", frame }, this.#step(frame.id, "sent"));
+        effects.push({ do: "post", frame });
+        if (this.#outbox.stateOf(frame.id) !== null) effects.push(this.#step(frame.id, "sent"));
       }
       if (wakeAt !== null) effects.push({ do: "timer", timer: "outbox", ms: Math.max(1, Math.ceil(wakeAt - now)) });
     }
@@ -194,10 +200,11 @@ export class Session {
   #welcome(frame: WelcomeFrame, now: number): Effect[] {
     if (frame.user !== this.#user) return this.#connection.stop("other_user");
     this.#limits = frame.limits;
-    this.#plain = false;
+    this.#plain = frame.limits.watch_users === 0;
     this.#inbox.welcome(frame.epoch);
     this.#outbox.connected(now, frame.limits);
     const effects: Effect[] = [...this.#connection.welcome(frame.heartbeat_s, now), { do: "tell", frame }];
+    if (this.#plain) return effects;
     for (const [conversation, position] of Object.entries(this.#reads.all())) {
       effects.push({ do: "post", frame: { type: "read", conversation, position } });
     }
@@ -227,7 +234,7 @@ export class Session {
 
   /** One's own message has come as an event: it is in its place, whether or not `accepted` was heard. */
   #placed(id: string, conversation: string, position: string): Effect[] {
-    const settled = this.#outbox.accepted(id);
+    const settled = this.#outbox.placed(id);
     const known = this.#unplaced.delete(id) || settled.what === "accepted";
     if (!known) return [];
     const change: OutgoingChange = { id, conversation, state: "placed", position };
@@ -236,7 +243,7 @@ export class Session {
 
   /** A refusal behind `accepted`: the first message with that id stands, this one is none. */
   #refusedLate(id: string, conversation: string, code: string): Effect[] {
-    const settled = this.#outbox.accepted(id);
+    const settled = this.#outbox.placed(id);
     this.#unplaced.delete(id);
     const change: OutgoingChange = { id, conversation, state: "refused", code, maybe: code !== "id_reused" };
     return [...(settled.what === "accepted" ? [{ do: "save", save: { remove: id } } as const] : []), { do: "outgoing", change }];
@@ -245,8 +252,8 @@ export class Session {
   #settled(settled: Settled, now: number): Effect[] {
     switch (settled.what) {
       case "nothing": return [];
-      case "stuck": return this.#lost("the server waits for a send that will not come", now);
-      case "waits": return [this.#step(settled.entry.id, "queued")];
+      case "stuck": return this.#connection.broken(now);
+      case "waits": return this.#outbox.stateOf(settled.entry.id) === null ? [] : [this.#step(settled.entry.id, "queued")];
       case "accepted": {
         const { entry: { id }, conversation } = settled;
         this.#unplaced.set(id, conversation);
@@ -267,9 +274,11 @@ export class Session {
   }
 
   #error(frame: ErrorFrame, now: number): Effect[] {
-    if (frame.id !== undefined && this.#outbox.stateOf(frame.id) !== null) {
+    if (frame.id !== undefined && this.#outbox.laneOf(frame.id) !== null) {
       return this.#settled(this.#outbox.refused(frame.id, frame.code, !isRetryable(frame.code), now, frame.retry_after_ms), now);
     }
+    // a late answer to a send that is settled
+    if (frame.id !== undefined && isRetryable(frame.code)) return [];
     if (frame.code === "unknown_type") this.#plain = true;
     const answer = this.#answer(frame);
     const told = { do: "problem", code: frame.code, message: `${frame.message ?? "the server answered an error"}${frame.field ? ` (${frame.field})` : ""}` } as const;

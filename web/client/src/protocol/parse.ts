@@ -85,11 +85,15 @@ export function checkFrame(value: unknown): Parsed {
   return { what: "frame", frame: value as unknown as ServerFrame };
 }
 
-/** A `welcome` whose limits and heartbeat are all there: what an older server leaves out is the default. */
+/**
+ * A `welcome` whose limits and heartbeat are all there: what a server leaves out is the default. One that names no `watch_users` knows no receipts, typing
+ * or presence: then it is 0.
+ */
 function completed(frame: WelcomeFrame): WelcomeFrame {
   const told: Fields = isObject(frame.limits) ? frame.limits : {};
   const limits = Object.fromEntries(Object.entries(DEFAULT_LIMITS).map(([name, value]) => {
     const given = told[name];
+    if (name === "watch_users" && given === undefined) return [name, 0];
     return [name, isCount(given) && given >= 1 ? given : value];
   })) as unknown as Limits;
   const heartbeat_s = isCount(frame.heartbeat_s) && frame.heartbeat_s > 0 ? frame.heartbeat_s : 30;
