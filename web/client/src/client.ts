@@ -269,6 +269,11 @@ export class Client {
     this.#setState({ name: "stopped", transport: "websocket", reason: "superseded" });
   }
 
+  /** Perhaps the line is gone and nobody has noticed: asks the server, and connects again if it does not answer within seconds. Browsers' own signs (shown again, online) do this by themselves. */
+  doubt(): void {
+    this.#running?.runner.input({ on: "woken" });
+  }
+
   /** In state `elsewhere`: takes this device from the tab that holds it. */
   useHere(): void {
     this.#lock?.take();
