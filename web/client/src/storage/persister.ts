@@ -82,6 +82,7 @@ export class Persister {
 
   /** Writes what it can, then lets go of the storage. */
   async close(): Promise<void> {
+    await this.flush();
     if (this.#failing) this.#start();
     await this.flush();
     this.#end();
