@@ -74,6 +74,7 @@ export class DeviceLock {
   #hold(): Promise<void> {
     this.#waiting = null;
     if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
     return new Promise((release) => {
       this.#letGo = release;
       const granted = this.#granted;

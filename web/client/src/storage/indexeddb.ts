@@ -43,6 +43,14 @@ function done(transaction: IDBTransaction): Promise<void> {
   });
 }
 
+function abort(transaction: IDBTransaction): void {
+  try {
+    transaction.abort();
+  } catch {
+    // it has ended by itself
+  }
+}
+
 function opened(request: IDBOpenDBRequest): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
     let over = false;
@@ -176,21 +184,28 @@ class IndexedDbDevice implements DeviceStorage {
     const transaction = await this.#transaction("readwrite");
     const complete = done(transaction);
     complete.catch(() => {});
-    const meta = transaction.objectStore(META);
-    if (await answer<unknown>(meta.get([this.#key, "writer"])) !== this.#writer) {
-      transaction.abort();
-      throw new FencedError("opened elsewhere");
+    try {
+      const writer: unknown = await answer(transaction.objectStore(META).get([this.#key, "writer"]));
+      if (writer !== this.#writer) throw new FencedError("opened elsewhere");
+      this.#put(transaction, change);
+    } catch (thrown) {
+      // all of it or nothing, whatever failed
+      abort(transaction);
+      throw thrown;
     }
-    const { put, remove } = change;
+    await complete;
+  }
+
+  #put(transaction: IDBTransaction, change: StoredChange): void {
+    const meta = transaction.objectStore(META);
     for (const name of META_NAMES) {
       const value = change[name];
       if (value === null) meta.delete([this.#key, name]);
       else if (value !== undefined) meta.put(value, [this.#key, name]);
     }
     const outbox = transaction.objectStore(OUTBOX);
-    for (const entry of put) outbox.put(entry, [this.#key, entry.id]);
-    for (const id of remove) outbox.delete([this.#key, id]);
-    await complete;
+    for (const entry of change.put) outbox.put(entry, [this.#key, entry.id]);
+    for (const id of change.remove) outbox.delete([this.#key, id]);
   }
 
   close(): Promise<void> {
