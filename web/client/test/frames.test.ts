@@ -70,13 +70,35 @@ test("read goes out at once, again on each connection, and is kept until one's o
   client.read("d:42:43", "7");
   client.read("d:42:44", "4");
   await until("said", () => heard.filter((frame) => frame["type"] === "read").length === 2);
-  say({ type: "receipt", conversation: "d:42:44", member: "42", delivered: "0", read: "4", rev: "1" });
+  say({ type: "receipt", conversation: "d:42:44", member: "42", delivered: "0", read: "4", rev: "1" },
+    { type: "receipt", conversation: "d:42:43", member: "43", delivered: "9", read: "9", rev: "2" },
+    { type: "receipt", conversation: "d:42:43", member: "42", delivered: "0", read: "8", rev: "3" });
   heard.length = 0;
   say({ type: "move", after_ms: 0 });
   await until("said again", () => heard.some((frame) => frame["type"] === "read"));
   assert.deepEqual(heard.filter((frame) => frame["type"] === "read"), [{ type: "read", conversation: "d:42:43", position: "9" }]);
   await client.close();
   assert.deepEqual((await (await storage.open(`${url} 42 a`)).load()).reads, { "d:42:43": "9" });
+  await close();
+});
+
+test("a server that knows no receipts hears no read, typing or watch", async () => {
+  const { server, client, heard, types, close } = await scripted();
+  server.onSocket = (socket) => socket.on("message", (data) => {
+    const frame = JSON.parse(String(data)) as Record<string, unknown>;
+    heard.push(frame);
+    const { watch_users: _, ...limits } = LIMITS;
+    if (frame["type"] === "hello") for (const one of [{ type: "welcome", user: "42", device: "a", epoch: "1", now: "", heartbeat_s: 30, limits }, { type: "live", head: 0 }]) socket.send(JSON.stringify(one));
+    if (frame["type"] === "history") socket.send(JSON.stringify({ type: "page", conversation: "d:42:43", events: [], before: null }));
+  });
+  await client.connect();
+  client.read("d:42:43", "9");
+  client.watch([]);
+  await until("live", () => client.state.name === "live");
+  client.typing("u:43");
+  client.read("d:42:43", "10");
+  await client.history("d:42:43");
+  assert.deepEqual(types(), ["hello", "history"]);
   await close();
 });
 
