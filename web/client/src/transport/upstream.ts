@@ -1,6 +1,7 @@
 /**
  * Frames up by POST, for the fallback: each frame becomes a request, each answer the frame that a WebSocket would have brought. One send of a
- * conversation is under way at a time, and a refusal that is not final fences the ones behind it, as the server does on a WebSocket.
+ * conversation is under way at a time, and a refusal that is not final answers those behind it too (`fenced`), as the server does on a WebSocket; that
+ * nothing later goes before the refused one comes again is the outbox's doing.
  *
  * @packageDocumentation
  */
@@ -21,7 +22,6 @@ const SEND_CODES: Readonly<Record<string, string>> = { idempotency_conflict: "id
 interface Lane {
   readonly waiting: SendFrame[];
   busy: boolean;
-  fence: string | null;
 }
 
 /** Who posts, and whom to tell. */
@@ -84,10 +84,8 @@ export class Upstream {
 
   #queue(frame: SendFrame): void {
     const name = conversationOf(this.#options.user, frame.to);
-    const lane = this.#lanes.get(name) ?? { waiting: [], busy: false, fence: null };
+    const lane = this.#lanes.get(name) ?? { waiting: [], busy: false };
     this.#lanes.set(name, lane);
-    if (lane.fence !== null && lane.fence !== frame.id) return this.#fenced(frame);
-    lane.fence = null;
     lane.waiting.push(frame);
     void this.#run(name, lane);
   }
@@ -102,12 +100,10 @@ export class Upstream {
     for (let frame = lane.waiting.shift(); frame !== undefined; frame = lane.waiting.shift()) {
       const answer = await this.#send(name, frame);
       const again = answer.type === "error" || (answer.type === "refused" && !answer.final);
-      if (again) lane.fence = frame.id;
       this.#tell(answer);
       if (again) for (const behind of lane.waiting.splice(0)) this.#fenced(behind);
     }
-    lane.busy = false;
-    if (lane.fence === null) this.#lanes.delete(name);
+    this.#lanes.delete(name);
   }
 
   async #send(conversation: string, { type: _, id, ...rest }: SendFrame): Promise<ServerFrame> {

