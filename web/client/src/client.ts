@@ -11,6 +11,7 @@ import type { TransportName } from "./core/choice.js";
 import { retryAfter } from "./core/backoff.js";
 import type { ConnectionState, OutgoingChange } from "./core/effects.js";
 import type { OutboxEntry } from "./core/outbox.js";
+import type { Place } from "./core/inbox.js";
 import { Session } from "./core/session.js";
 import type { Credentials } from "./credentials.js";
 import { baseUrl, defaultStorage, tokenPlace, webSocketClass } from "./environment.js";
@@ -41,6 +42,10 @@ const OUTBOX_MAX = 1000;
 const KNOWN_MAX = 10_000;
 /** How long a look whether HTTP works may take, milliseconds. */
 const CHECK_MS = 5_000;
+/** Between two `typing` of a conversation, milliseconds: the server drops more. */
+const TYPING_MS = 3_000;
+/** Conversations of which is remembered when. */
+const TYPED_MAX = 100;
 /** A clock that is wrong by more is corrected by the server's for message ids, milliseconds. */
 const CLOCK_MS = 3_600_000;
 
@@ -97,12 +102,15 @@ export class Client {
   readonly #fetch: Fetch;
   readonly #handlers = new Handlers();
   readonly #outgoing = new Map<string, Outgoing>();
+  readonly #typed = new Map<string, number>();
   /** Written before the storage was open. */
   #early: Omit<OutboxEntry, "order">[] = [];
   #running: Running | null = null;
   #starting: Promise<void> | null = null;
   #lock: DeviceLock | null = null;
   #state: ConnectionState | null = { name: "idle", transport: "websocket" };
+  /** Where the last time with this device ended; `null`: there was none. */
+  #left: { readonly place: Place | null } | null = null;
   #order = 0;
   #clock_ms = 0;
   #newId = uuid7Source(() => Date.now(), randomBytes);
@@ -163,6 +171,11 @@ export class Client {
       if (this.#lock !== lock) return;
     }
     const [storage, state] = await this.#open(key);
+    const { place } = state;
+    const left = this.#left?.place;
+    if (this.#left !== null && (left?.seq !== place?.seq || left?.epoch !== place?.epoch)) {
+      await this.#handlers.take("resync", { reason: "elsewhere" }, () => true);
+    }
     this.#run(storage, state);
   }
 
@@ -251,6 +264,7 @@ export class Client {
     this.#running = null;
     if (running === null) return;
     running.runner.end(error);
+    this.#left = { place: running.session.place };
     await running.persister.close();
   }
 
@@ -263,10 +277,11 @@ export class Client {
     if (this.#lock !== null) await this.connect();
   }
 
-  /** Another client has opened this storage; there are no locks to wait for. */
+  /** Another client has opened this storage. With a lock, that it is lost comes too, and waits for it; without one, this is the end. */
   async #fenced(): Promise<void> {
+    if (this.#lock !== null) this.#state = { name: "elsewhere", transport: "websocket" };
     await this.#suspend(new ClientError("elsewhere", "another client has taken this device"));
-    this.#setState({ name: "stopped", transport: "websocket", reason: "superseded" });
+    if (this.#lock === null) this.#setState({ name: "stopped", transport: "websocket", reason: "superseded" });
   }
 
   /** Perhaps the line is gone and nobody has noticed: asks the server, and connects again if it does not answer within seconds. Browsers' own signs (shown again, online) do this by themselves. */
@@ -286,6 +301,7 @@ export class Client {
     this.#lock?.close();
     this.#lock = null;
     this.#starting = null;
+    this.#left = null;
     for (const outgoing of this.#outgoing.values()) outgoing.abandon(error);
     this.#outgoing.clear();
     this.#setState({ name: "stopped", transport: "websocket", reason: "closed" });
@@ -378,8 +394,6 @@ export class Client {
     this.#running.runner.input({ on: "typing", to });
   }
 
-  readonly #typed = new Map<string, number>();
-
   /** Whose presence is wanted, in place of those before; at most 200 users. Said again on every connection. Not over the fallback. */
   watch(users: readonly string[]): void {
     const wanted = [...new Set(users)];
@@ -388,8 +402,3 @@ export class Client {
     this.#runner().input({ on: "watch", users: wanted });
   }
 }
-
-/** Between two `typing` of a conversation, milliseconds: the server drops more. */
-const TYPING_MS = 3_000;
-/** Conversations of which is remembered when. */
-const TYPED_MAX = 100;

@@ -64,9 +64,12 @@ export interface Page<T> {
   readonly before: string | null;
 }
 
-/** The events that were missed cannot be continued from where this device was. */
+/** What comes next does not continue what came before: load what is shown anew. */
 export interface Resync {
-  /** `below_floor`: some are gone by retention. `epoch`, `ahead`: the mailbox is another one (a restore); everything in it comes again. */
+  /**
+   * `below_floor`: some events are gone by retention. `epoch`, `ahead`: the mailbox is another one (a restore); everything in it comes again.
+   * `elsewhere`: another tab held this device for a while and has taken some.
+   */
   readonly reason: string;
 }
 

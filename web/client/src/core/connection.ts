@@ -76,7 +76,7 @@ export class Connection {
   /** As the application sees it. */
   get state(): ConnectionState {
     const transport = this.#choice.name;
-    if (this.#phase === "token" || this.#phase === "opening") return { name: "connecting", transport };
+    if (this.#phase === "token" || this.#phase === "opening" || this.#checking) return { name: "connecting", transport };
     if (this.#phase === "waiting") return { name: "waiting", transport, retryIn_ms: this.#retryIn_ms };
     if (this.#phase === "stopped" && this.#stop !== null) return { name: "stopped", transport, ...this.#stop };
     return { name: this.#phase, transport };

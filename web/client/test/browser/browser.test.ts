@@ -116,8 +116,12 @@ test("several tabs of one device: one works, the others wait; useHere takes it o
   await state(two, "live");
   await two.evaluate(`client.send("u:43", "tabs 4").accepted`);
   await readerHas("tabs", 4);
+  await holds(two, `seen.got.includes("tabs 4")`);
+  await one.evaluate(`window.resyncs = []; client.on("resync", ({ reason }) => { resyncs.push(reason); });`);
+
   await two.close();
   await state(one, "live");
+  assert.deepEqual(await one.evaluate("resyncs"), ["elsewhere"]);
   await one.evaluate(`client.send("u:43", "tabs 5").accepted`);
   await readerHas("tabs", 5);
   assert.deepEqual(await arrived("tabs"), [1, 2, 3, 4, 5].map((n) => `tabs ${n}`));

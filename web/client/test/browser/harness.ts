@@ -6,7 +6,9 @@ import type { Browser, BrowserContext, Page } from "playwright-core";
 
 export const URL_ = process.env["TEST_URL"] ?? "";
 const DIST = new URL("../../../dist/", import.meta.url);
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  // pages that a test fulfils count as public, and those may not open sockets to this machine
+  "--disable-features=LocalNetworkAccessChecks"];
 const WAIT_MS = 20_000;
 
 const PAGE = `<!doctype html><meta charset="utf-8"><title>harness</title><script type="module">

@@ -157,17 +157,33 @@ test("a cursor beyond the mailbox: resync, then everything that is kept", async 
   await b.client.close();
 });
 
-test("the same device elsewhere: the older stops and says so; connect takes it back", async () => {
-  const [older, newer] = [person("42", "twice"), person("42", "twice")];
-  await older.client.connect();
-  await live(older);
-  await newer.client.connect();
-  await live(newer);
-  await until("superseded", () => older.client.state.reason === "superseded");
-  await older.client.connect();
-  await live(older);
-  await until("superseded too", () => newer.client.state.reason === "superseded");
-  await Promise.all([older.client.close(), newer.client.close()]);
+test("the same device elsewhere: the older stops and says so, writes nothing more, and connect takes it back", async () => {
+  for (const storage of [undefined, new MemoryStorage()]) {
+    const device = storage === undefined ? "twice" : "twice-shared";
+    const shared = storage === undefined ? {} : { storage };
+    const [older, newer, reader] = [person("42", device, shared), person("42", device, shared), person("43", device, { from: "present" })];
+    await reader.client.connect();
+    await live(reader);
+    await older.client.connect();
+    await live(older);
+    await newer.client.connect();
+    await live(newer);
+    await until("superseded", () => older.client.state.reason === "superseded");
+    await newer.client.send("u:43", `${device} 1`).accepted;
+    const resyncs: string[] = [];
+    older.client.on("resync", ({ reason }) => { resyncs.push(reason); });
+    await until("taken", () => texts(newer, "42", device).length === 1);
+    await older.client.connect();
+    await live(older);
+    await older.client.send("u:43", `${device} 2`).accepted;
+    await until("superseded too", () => newer.client.state.reason === "superseded");
+    await until("both", () => texts(reader, "42", device).length === 2);
+    assert.deepEqual(texts(reader, "42", device), [`${device} 1`, `${device} 2`]);
+    // who shares a cursor is told that he missed something; who has one of his own gets it
+    if (storage === undefined) dense(older);
+    assert.deepEqual(resyncs, storage === undefined ? [] : ["elsewhere"]);
+    await Promise.all([older, newer, reader].map(({ client }) => client.close()));
+  }
 });
 
 test("an id that was used with another body: refused for good, and not sent again", async () => {

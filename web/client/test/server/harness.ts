@@ -1,4 +1,5 @@
 // Clients against a real server under the control of these tests (tests/with_server.py).
+import { after } from "node:test";
 import assert from "node:assert/strict";
 import { WebSocket } from "ws";
 import { Client, MemoryStorage, tokenCredentials } from "../../src/index.js";
@@ -63,6 +64,9 @@ export interface Person {
   readonly wire: ReturnType<typeof wire>;
 }
 
+const everybody: Client[] = [];
+after(async () => { await Promise.all(everybody.map((client) => client.close())); });
+
 /** A client that keeps everything it gets. */
 export function person(user: string, device: string, more: Partial<ClientOptions> & { storage?: MemoryStorage } = {}): Person {
   const storage = more.storage ?? new MemoryStorage();
@@ -70,6 +74,7 @@ export function person(user: string, device: string, more: Partial<ClientOptions
   const client = new Client({
     url: URL_, credentials: tokenCredentials(token(user), device), WebSocket: line.Wire, from: "oldest", ...more, storage,
   });
+  everybody.push(client);
   const [got, changes, problems]: [Message[], OutgoingChange[], Problem[]] = [[], [], []];
   client.on("message", (message) => { got.push(message); });
   client.on("outgoing", (change) => { changes.push(change); });

@@ -9,7 +9,7 @@ const PACKAGE = new URL("../../../", import.meta.url);
 
 test("the example of the README runs", async () => {
   const text = await readFile(new URL("README.md", PACKAGE), "utf8");
-  const code = /```js\n([^`]*(?:`[^`\n]+`[^`]*)*)```/.exec(text)?.[1] ?? assert.fail("no example");
+  const code = /```js\n([\s\S]*?\n)```/.exec(text)?.[1] ?? assert.fail("no example");
   assert.equal(code.split("\n").filter((line) => line.trim() !== "").length, 9);
   assert.ok(code.includes("http://127.0.0.1:8080"));
   const file = new URL(`build/readme-${process.pid}.mjs`, PACKAGE);
