@@ -23,7 +23,7 @@ import { Outgoing, pendingOf } from "./outgoing.js";
 import type { Pending } from "./outgoing.js";
 import { DEFAULT_LIMITS } from "./protocol/frames.js";
 import type { Limits, WireMessage } from "./protocol/frames.js";
-import { conversationOf, isRecipient, isUser, randomBytes, uuid7Source } from "./protocol/names.js";
+import { conversationOf, isRecipient, isUser, isUuid7, randomBytes, uuid7Source } from "./protocol/names.js";
 import { isWireMessage } from "./protocol/parse.js";
 import { Runner } from "./runner.js";
 import { MemoryStorage } from "./storage/memory.js";
@@ -334,6 +334,7 @@ export class Client {
   #validate(entry: Omit<OutboxEntry, "order">, text: string): void {
     const bad = (why: string): never => { throw new ClientError("bad_argument", why); };
     if (!isRecipient(entry.to)) bad("to is u:<user> or d:<user>:<user>");
+    if (entry.reply_to !== undefined && !(isUser(entry.reply_to.from) && isUuid7(entry.reply_to.id))) bad("replyTo is a user and the id of a message");
     const bytes = new TextEncoder().encode(text).length;
     const { body_bytes, frame_bytes } = this.limits;
     if (bytes < 1 || bytes > body_bytes) bad(`the text has ${bytes} bytes, not 1 to ${body_bytes}`);

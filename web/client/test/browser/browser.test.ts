@@ -68,12 +68,12 @@ test("written while the server is away, then reloaded: shown as pending, sent on
   await state(page, "live");
   await control("kill");
   await state(page, "waiting");
-  await page.evaluate(`client.send("u:43", "down 1", { replyTo: { from: "43", id: "x" } }).stored`);
+  await page.evaluate(`client.send("u:43", "down 1", { replyTo: { from: "43", id: "01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e" } }).stored`);
   await reload(page);
   await begin(page, "42", "down");
   await holds(page, `client.pending().length === 1`);
   assert.deepEqual(await page.evaluate(`client.pending().map(({ text, state, conversation, replyTo }) => [text, state, conversation, replyTo])`),
-    [["down 1", "queued", "d:42:43", { from: "43", id: "x" }]]);
+    [["down 1", "queued", "d:42:43", { from: "43", id: "01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e" }]]);
   await control("start");
   await readerHas("down", 1);
   await holds(page, "client.pending().length === 0");

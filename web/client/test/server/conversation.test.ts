@@ -88,6 +88,7 @@ test("what the server would refuse is refused here, and not sent", async () => {
   const bad: [string, string][] = [["43", "x"], ["u:0", "x"], ["d:42", "x"], ["u:43", ""], ["u:43", "a\0b"], ["u:43", "\ud800"], ["u:43", "é".repeat(8193)],
     ["u:43", "\u0001".repeat(12_000)]];
   for (const [to, text] of bad) assert.throws(() => a.client.send(to, text), { code: "bad_argument" }, JSON.stringify([to, text.slice(0, 10)]));
+  assert.throws(() => a.client.send("u:43", "x", { replyTo: { from: "43", id: "x" } }), { code: "bad_argument" });
   assert.throws(() => a.client.watch(["x"]), { code: "bad_argument" });
   const longest = a.client.send("u:43", "é".repeat(8192));
   await longest.accepted;
