@@ -22,7 +22,7 @@ export { comparePositions, conversationOf, directConversation, laterPosition, pe
 export { devCredentials, tokenCredentials } from "./credentials.js";
 export type { Credentials } from "./credentials.js";
 export { Account } from "./account/account.js";
-export type { AccountOptions, Device, Profile, Registration, Verification } from "./account/account.js";
+export type { AccountOptions, Device, OwnProfile, Profile, Registration, Verification } from "./account/account.js";
 export { ApiError } from "./account/http.js";
 export type { Fetch } from "./account/http.js";
 export { MemorySessionStore, WebSessionStore } from "./account/session_store.js";

@@ -113,14 +113,14 @@ test("devices, profile, look-up; a refused access token is renewed once under wa
     (headers["authorization"] === `Bearer ${fakeToken("5000000000", "laptop", 1)}` ? good(data) : bad(401, "unauthenticated"));
   server.routes.set("GET /v1/devices", authorized([{ device: "laptop", label: "Desk", current: true, created_at: "t", last_seen_at: null }]));
   server.routes.set("DELETE /v1/devices/old%20one", authorized(null));
-  server.routes.set("GET /v1/me", authorized({ user: "5000000000", name: "Ann", about: "<b>" }));
+  server.routes.set("GET /v1/me", authorized({ user: "5000000000", name: "Ann", about: "<b>", phone: "+491511" }));
   server.routes.set("PATCH /v1/me", ({ body }) => good({ user: "5000000000", name: body["name"], about: "" }));
   server.routes.set("GET /v1/users/43", authorized({ user: "43", name: "Bob", about: "" }));
   server.routes.set("POST /v1/contacts/lookup", ({ body }) => (body["phone"] === "+1" ? good({ user: "43", name: "Bob", about: "" }) : bad(404, "not_found")));
   server.routes.set("DELETE /v1/sessions/current", authorized(null));
   assert.deepEqual(await account.devices(), [{ device: "laptop", label: "Desk", current: true, createdAt: "t", lastSeenAt: null }]);
   await account.signOutDevice("old one");
-  assert.deepEqual(await account.me(), { user: "5000000000", name: "Ann", about: "<b>" });
+  assert.deepEqual(await account.me(), { user: "5000000000", name: "Ann", about: "<b>", phone: "+491511", createdAt: null });
   assert.equal((await account.updateMe({ name: "Anna" })).name, "Anna");
   assert.equal((await account.profile("43")).name, "Bob");
   assert.deepEqual([(await account.lookup("+1"))?.user, await account.lookup("+2")], ["43", null]);

@@ -66,6 +66,7 @@ test("read goes out at once, again on each connection, and is kept until one's o
   await client.connect();
   await until("hello", () => heard.length === 1);
   say({ type: "live", head: 0 });
+  await until("live", () => client.state.name === "live");
   client.read("d:42:43", "9");
   client.read("d:42:43", "7");
   client.read("d:42:44", "4");
@@ -79,6 +80,22 @@ test("read goes out at once, again on each connection, and is kept until one's o
   assert.deepEqual(heard.filter((frame) => frame["type"] === "read"), [{ type: "read", conversation: "d:42:43", position: "9" }]);
   await client.close();
   assert.deepEqual((await (await storage.open(`${url} 42 a`)).load()).reads, { "d:42:43": "9" });
+  await close();
+});
+
+test("many read positions go out in bursts that the server takes", async () => {
+  const { client, heard, say, types, close } = await scripted();
+  await client.connect();
+  for (let i = 0; i < 120; i += 1) client.read(`d:42:${100 + i}`, "9");
+  await until("hello", () => heard.length === 1);
+  say({ type: "live", head: 0 });
+  const said = (): number => types().filter((type) => type === "read").length;
+  await until("the first", () => said() > 0);
+  assert.ok(said() <= 50);
+  const began = Date.now();
+  await until("all", () => said() === 120);
+  assert.ok(Date.now() - began > 1500, "not all at once");
+  assert.equal(new Set(heard.map((frame) => frame["conversation"])).size, 121);
   await close();
 });
 

@@ -59,6 +59,13 @@ export interface Profile {
   readonly about: string;
 }
 
+/** One's own profile: the number is for nobody else. */
+export interface OwnProfile extends Profile {
+  readonly phone: string;
+  /** RFC 3339, `null` where unknown. */
+  readonly createdAt: string | null;
+}
+
 /** Options of {@link Account}. */
 export interface AccountOptions {
   /** `https://chat.example.org`. Default: the page's origin. */
@@ -78,6 +85,9 @@ const profileOf = (value: unknown): Profile => {
   const { user, name, about } = fields(value);
   return { user: text(user), name: text(name), about: text(about) };
 };
+
+const ownProfileOf = (value: unknown): OwnProfile =>
+  ({ ...profileOf(value), phone: text(fields(value)["phone"]), createdAt: textOrNull(fields(value)["created_at"]) });
 
 /** A person's account on one server, as this installation knows it. */
 export class Account implements Credentials {
@@ -213,13 +223,13 @@ export class Account implements Credentials {
   }
 
   /** One's own profile. */
-  async me(): Promise<Profile> {
-    return profileOf(await this.#call({ method: "GET", path: "/v1/me" }));
+  async me(): Promise<OwnProfile> {
+    return ownProfileOf(await this.#call({ method: "GET", path: "/v1/me" }));
   }
 
   /** Changes one's own profile. `name`: 1 to 64 characters, `about`: up to 140. */
-  async updateMe(change: { readonly name?: string; readonly about?: string }): Promise<Profile> {
-    return profileOf(await this.#call({ method: "PATCH", path: "/v1/me", body: change }));
+  async updateMe(change: { readonly name?: string; readonly about?: string }): Promise<OwnProfile> {
+    return ownProfileOf(await this.#call({ method: "PATCH", path: "/v1/me", body: change }));
   }
 
   /** What a user shows of himself. */

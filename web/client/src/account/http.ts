@@ -39,7 +39,8 @@ export class ApiError extends Error {
 
   /** Whether the same request may succeed later. */
   get temporary(): boolean {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    // 501: not in this deployment
+    return this.status === 0 || this.status === 429 || (this.status >= 500 && this.status !== 501);
   }
 }
 

@@ -12,7 +12,7 @@ import type { ClientFrame, ErrorFrame, HelloFrame, ServerFrame } from "../protoc
 import type { StopReason } from "../protocol/codes.js";
 
 /** Timers; one of each at a time. */
-export type TimerName = "retry" | "opening" | "ping" | "dead" | "move" | "reauth" | "upgrade" | "ack" | "outbox" | "query";
+export type TimerName = "retry" | "opening" | "ping" | "dead" | "move" | "reauth" | "upgrade" | "ack" | "outbox" | "query" | "reads";
 
 /** Why a token is asked for. */
 export type TokenReason =

@@ -21,6 +21,8 @@ import { isWireMessage, isWireRefusal } from "../protocol/parse.js";
 
 /** Taken events wait so long for company before they are acknowledged, milliseconds. */
 const ACK_MS = 100;
+/** In so many milliseconds only so many read positions are said. */
+const READS_MS = 1000;
 /** Accepted messages whose own event has not come; the oldest is forgotten. */
 const UNPLACED_MAX = 1000;
 
@@ -144,14 +146,15 @@ export class Session {
     this.#outbox.disconnected();
     this.#queries.disconnected();
     this.#ackTimer = false;
-    effects.push({ do: "cancel", timer: "ack" }, { do: "cancel", timer: "outbox" }, { do: "cancel", timer: "query" });
+    effects.push({ do: "cancel", timer: "ack" }, { do: "cancel", timer: "outbox" }, { do: "cancel", timer: "query" }, { do: "cancel", timer: "reads" });
   }
 
   #timer(timer: TimerName, now: number): Effect[] {
     if (timer === "ack") return this.#acknowledge(true);
     if (timer === "query") this.#queries.resume();
-    // the pump behind every input is what these two are for
-    if (timer === "outbox" || timer === "query") return [];
+    if (timer === "reads") this.#reads.resume();
+    // the pump behind every input is what these are for
+    if (timer === "outbox" || timer === "query" || timer === "reads") return [];
     return this.#connection.timer(timer, now, this.#outbox.inFlight > 0);
   }
 
@@ -168,9 +171,16 @@ export class Session {
       }
       if (wakeAt !== null) effects.push({ do: "timer", timer: "outbox", ms: Math.max(1, Math.ceil(wakeAt - now)) });
     }
+    if (this.#connection.established && !this.#plain) effects.push(...this.#sayRead());
     const query = this.#connection.established ? this.#queries.next() : null;
     if (query !== null) effects.push({ do: "post", frame: query });
     return effects;
+  }
+
+  #sayRead(): Effect[] {
+    const counting = this.#reads.counting;
+    const frames = this.#reads.next().map((read) => ({ do: "post", frame: { type: "read", ...read } }) as const);
+    return counting || frames.length === 0 ? frames : [...frames, { do: "timer", timer: "reads", ms: READS_MS }];
   }
 
   #step(id: string, state: "queued" | "sent"): Effect {
@@ -204,11 +214,8 @@ export class Session {
     this.#inbox.welcome(frame.epoch);
     this.#outbox.connected(now, frame.limits);
     const effects: Effect[] = [...this.#connection.welcome(frame.heartbeat_s, now), { do: "tell", frame }];
-    if (this.#plain) return effects;
-    for (const [conversation, position] of Object.entries(this.#reads.all())) {
-      effects.push({ do: "post", frame: { type: "read", conversation, position } });
-    }
-    if (this.#watched !== null) effects.push({ do: "post", frame: { type: "watch", users: this.#watched } });
+    this.#reads.connected();
+    if (this.#watched !== null && !this.#plain) effects.push({ do: "post", frame: { type: "watch", users: this.#watched } });
     return effects;
   }
 
@@ -322,12 +329,7 @@ export class Session {
   }
 
   #read(conversation: string, position: string): Effect[] {
-    if (!this.#reads.add(conversation, position)) return [];
-    const post = this.#connection.established && !this.#plain;
-    return [
-      { do: "save", save: { reads: this.#reads.all() } },
-      ...(post ? [{ do: "post", frame: { type: "read", conversation, position } } as const] : []),
-    ];
+    return this.#reads.add(conversation, position) ? [{ do: "save", save: { reads: this.#reads.all() } }] : [];
   }
 
   #watch(users: readonly string[]): Effect[] {
