@@ -118,7 +118,7 @@ test("a handler that fails gets the event again; a slow one stops the acknowledg
   assert.equal(failures, 2);
   assert.equal(b.problems.filter((problem) => problem.code === "handler").length, 2);
   assert.deepEqual(texts(b, "44", "slow"), sent.map((one) => one.text));
-  dense(b);
+  dense(b, "slow");
   assert.ok(b.wire.seen.acknowledged < 100, "in batches");
   await Promise.all([a.client.close(), b.client.close()]);
 });
@@ -139,7 +139,7 @@ test("resume: the next life gets what it missed and nothing twice", async () => 
   again.wire.cut();
   await a.client.send("u:43", "resume 4").accepted;
   await until("4", () => texts(again, "42", "resume").length === 3);
-  dense(again);
+  dense(again, "resume");
   await Promise.all([a.client.close(), again.client.close()]);
 });
 
@@ -154,7 +154,7 @@ test("a cursor beyond the mailbox: resync, then everything that is kept", async 
   await live(b);
   await until("taken", () => b.got.length > 5);
   assert.deepEqual([resyncs, b.got[0]?.seq], [["ahead"], 1]);
-  dense(b);
+  dense(b, "");
   await b.client.close();
 });
 
@@ -181,7 +181,7 @@ test("the same device elsewhere: the older stops and says so, writes nothing mor
     await until("both", () => texts(reader, "42", device).length === 2);
     assert.deepEqual(texts(reader, "42", device), [`${device} 1`, `${device} 2`]);
     // who shares a cursor is told that he missed something; who has one of his own gets it
-    if (storage === undefined) dense(older);
+    if (storage === undefined) dense(older, device);
     assert.deepEqual(resyncs, storage === undefined ? [] : ["elsewhere"]);
     await Promise.all([older, newer, reader].map(({ client }) => client.close()));
   }

@@ -45,7 +45,7 @@ test(`kill -9 of the server ${KILLS} times under ${2 * MESSAGES} messages`, { ti
   for (const who of [a, b]) {
     assert.deepEqual(texts(who, "42", "kill a"), fromA);
     assert.deepEqual(texts(who, "43", "kill b"), fromB);
-    dense(who);
+    dense(who, "kill");
     assert.deepEqual(who.client.pending(), []);
     assert.deepEqual(who.changes.filter((change) => change.state === "refused"), []);
     assert.deepEqual(who.problems, []);

@@ -10,7 +10,7 @@ const PACKAGE = new URL("../../../", import.meta.url);
 test("the example of the README runs", async () => {
   const text = await readFile(new URL("README.md", PACKAGE), "utf8");
   const code = /```js\n([\s\S]*?\n)```/.exec(text)?.[1] ?? assert.fail("no example");
-  assert.equal(code.split("\n").filter((line) => line.trim() !== "").length, 9);
+  assert.ok(code.trim().split("\n").length <= 10, "ten lines");
   assert.ok(code.includes("http://127.0.0.1:8080"));
   const file = new URL(`build/readme-${process.pid}.mjs`, PACKAGE);
   await writeFile(file, code.replace("http://127.0.0.1:8080", URL_));
