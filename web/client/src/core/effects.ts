@@ -91,7 +91,10 @@ export interface Save {
 /** How far one of one's own messages is. */
 export type OutgoingState = "queued" | "sent" | "accepted" | "placed" | "refused";
 
-/** One of one's own messages has gone a step further. */
+/**
+ * One of one's own messages has gone a step further. `refused` may name one of another device, or of before a reload: a refusal that came after
+ * `accepted` is an event of the mailbox. With the code `id_reused` the first message of that id stands.
+ */
 export interface OutgoingChange {
   readonly id: string;
   readonly conversation: string;

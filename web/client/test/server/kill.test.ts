@@ -20,7 +20,7 @@ async function chatter(who: Person, to: string, prefix: string, count: number): 
 }
 
 test(`kill -9 of the server ${KILLS} times under ${2 * MESSAGES} messages`, { timeout: 300_000 }, async () => {
-  const [a, b] = [person("42", "kill"), person("43", "kill")];
+  const [a, b] = [person("42", "kill", { from: "present" }), person("43", "kill", { from: "present" })];
   await Promise.all([a.client.connect(), b.client.connect()]);
   await Promise.all([live(a), live(b)]);
   let over = false;
