@@ -1,10 +1,7 @@
 //! What accounts can be told, with defaults. Limits by number are kept in the database, the others in memory.
 
-use serde::Deserialize;
-
 /// Limits and lifetimes: the section `[accounts]` of the configuration.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Whether numbers without an account may make one.
     pub open: bool,

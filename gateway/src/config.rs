@@ -38,6 +38,10 @@ pub struct Config {
     pub sockets_per_user: usize,
     /// Upgrades a second, and at once.
     pub handshakes_per_s: u32,
+    /// Requests of the HTTP API by one address a second; twice as many at once.
+    pub requests_per_address: u32,
+    /// Requests of the HTTP API by one user a second; twice as many at once.
+    pub requests_per_user: u32,
     /// Origins that browsers may come from, exactly as they send them. In development mode the page's own origin too.
     pub origins: Vec<String>,
     /// What this node is called, for people and for its canaries' devices; unique in a cluster.
@@ -68,6 +72,8 @@ impl Default for Config {
             sockets_per_ip: 20_000,
             sockets_per_user: 32,
             handshakes_per_s: 20_000,
+            requests_per_address: 100,
+            requests_per_user: 30,
             origins: Vec::new(),
             name: String::new(),
             canaries: 1,
@@ -95,6 +101,8 @@ impl Config {
         need(self.sockets_per_ip > 0, "gateway.sockets_per_ip", "at least 1")?;
         need(self.sockets_per_user > 0, "gateway.sockets_per_user", "at least 1")?;
         need(self.handshakes_per_s > 0, "gateway.handshakes_per_s", "at least 1")?;
+        need(self.requests_per_address > 0, "gateway.requests_per_address", "at least 1")?;
+        need(self.requests_per_user > 0, "gateway.requests_per_user", "at least 1")?;
         let origin = |o: &String| (o.starts_with("http://") || o.starts_with("https://")) && !o.ends_with('/');
         need(self.origins.iter().all(origin), "gateway.origins", "origins such as https://chat.example.org, without a path")
     }

@@ -1,6 +1,8 @@
 //! SQLite: one file, one writer, WAL, every commit synced. Statements only; what they mean is decided in [`crate::code`] and [`crate::refresh`].
 //! Other processes (`switchboard user`) may write beside the server: what they end is found by [`sessions::ended_since`].
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,6 +36,9 @@ impl Store {
     /// [`AccountsError::File`].
     pub async fn open(path: &Path) -> Result<Self, AccountsError> {
         let bad = |why: String| AccountsError::File { path: path.display().to_string(), why };
+        // numbers of people are in it: for the owner's eyes only, and SQLite gives its other files the same mode
+        let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+        made.map_err(|why| bad(why.to_string()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
-fn file(kind: &'static str, bytes: &'static [u8]) -> impl IntoResponse {
+pub(super) fn file(kind: &'static str, bytes: &'static [u8]) -> impl IntoResponse {
     let headers: [(HeaderName, &str); 5] = [
         (header::CONTENT_TYPE, kind),
         (header::CONTENT_SECURITY_POLICY, POLICY),
