@@ -1,7 +1,7 @@
 //! SQLite: one file, one writer, WAL, every commit synced. Statements only; what they mean is decided in [`crate::code`] and [`crate::refresh`].
 //! Other processes (`switchboard user`) may write beside the server: what they end is found by [`sessions::ended_since`].
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -51,6 +51,9 @@ impl Store {
         let sql = include_str!("migrations/0001_accounts.sql").into_sql_str();
         let migration = Migration::new(1, "accounts".into(), MigrationType::Simple, sql, false);
         Migrator::with_migrations(vec![migration]).run(&writer).await.map_err(|why| bad(why.to_string()))?;
+        // a new file is only safe when its name is
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|why| bad(why.to_string()))?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(|why| bad(why.to_string()))?;
         Ok(Self { writer, readers })
     }
