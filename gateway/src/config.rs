@@ -39,6 +39,10 @@ pub struct Config {
     pub sockets_per_user: usize,
     /// Upgrades a second, and at once.
     pub handshakes_per_s: u32,
+    /// Requests of the HTTP API by one address a second; twice as many at once.
+    pub requests_per_address: u32,
+    /// Requests of the HTTP API by one user a second; twice as many at once.
+    pub requests_per_user: u32,
     /// Origins that browsers may come from, exactly as they send them. In development mode the page's own origin too.
     pub origins: Vec<String>,
     /// Certificate and key: with them the port speaks TLS, without them it is plain.
@@ -71,6 +75,8 @@ impl Default for Config {
             sockets_per_ip: 20_000,
             sockets_per_user: 32,
             handshakes_per_s: 20_000,
+            requests_per_address: 100,
+            requests_per_user: 30,
             origins: Vec::new(),
             tls: None,
             name: String::new(),
@@ -99,6 +105,8 @@ impl Config {
         need(self.sockets_per_ip > 0, "gateway.sockets_per_ip", "at least 1")?;
         need(self.sockets_per_user > 0, "gateway.sockets_per_user", "at least 1")?;
         need(self.handshakes_per_s > 0, "gateway.handshakes_per_s", "at least 1")?;
+        need(self.requests_per_address > 0, "gateway.requests_per_address", "at least 1")?;
+        need(self.requests_per_user > 0, "gateway.requests_per_user", "at least 1")?;
         let as_sent =
             "origins as browsers send them: https://chat.example.org, in small letters, without a path and without the port 443";
         need(self.origins.iter().all(|origin| is_as_sent(origin)), "gateway.origins", as_sent)?;

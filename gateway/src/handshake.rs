@@ -35,6 +35,10 @@ const PROTOCOL: &str = "sec-websocket-protocol";
 /// Seconds after which a refused upgrade may be tried again.
 const RETRY_S: u64 = 1;
 
+/// The address that is connected, in the extensions of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
 /// Why there is no upgrade.
 struct Refusal {
     status: StatusCode,
@@ -75,7 +79,11 @@ async fn answer(
         Ok(()) if request.uri().path() == "/ws" && node.config.sockets => upgrade(request, peer, node),
         #[cfg(feature = "echo")]
         Ok(()) if request.uri().path() == "/echo" => echo(request),
-        Ok(()) => return routes.oneshot(request.map(Body::new)).await.map(last_of_its_connection),
+        Ok(()) => {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Peer(peer));
+            return routes.oneshot(request).await.map(last_of_its_connection);
+        }
     };
     Ok(refused.unwrap_or_else(|refusal| {
         metrics::rejected(refusal.status.as_u16());
@@ -194,18 +202,23 @@ fn echo(mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
 
 /// A token in a URL ends in logs. It is refused so that nobody gets used to it; its value is not logged here.
 fn no_token_in_url(query: &str) -> Result<(), Refusal> {
-    let suspicious = |pair: &str| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        const NAMES: [&str; 6] = ["token", "access_token", "authorization", "bearer", "jwt", "auth"];
-        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) || value.starts_with("eyJ")
-    };
-    if query.split('&').any(suspicious) {
+    if is_token_in(query) {
         return Err(no(
             StatusCode::BAD_REQUEST,
             "no token in the URL: send it in a header, a sub-protocol entry or the first frame",
         ));
     }
     Ok(())
+}
+
+/// Whether a query seems to have a token in it, by a name or by its look.
+pub(crate) fn is_token_in(query: &str) -> bool {
+    let suspicious = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        const NAMES: [&str; 7] = ["token", "access_token", "refresh_token", "authorization", "bearer", "jwt", "auth"];
+        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) || value.starts_with("eyJ")
+    };
+    query.split('&').any(suspicious)
 }
 
 /// The headers of RFC 6455 section 4.2.1.
@@ -290,10 +303,15 @@ fn token(headers: &HeaderMap, bearer: Option<&str>, node: &Gateway) -> Result<Re
             why: "the token is not valid",
             header: Some(("www-authenticate", HeaderValue::from_static("Bearer"))),
         };
-        let token = only(headers, AUTHORIZATION.as_str()).and_then(bearer_of).ok_or_else(unauthorized)?;
+        let token = bearer_in(headers).ok_or_else(unauthorized)?;
         return node.tokens.verify(token).map(|claims| Ok(Some(claims))).map_err(|_| unauthorized());
     }
     Ok(bearer.map(|token| node.tokens.verify(token).map_err(|_| ())).transpose())
+}
+
+/// The credential of the one `Authorization` header.
+pub(crate) fn bearer_in(headers: &HeaderMap) -> Option<&str> {
+    only(headers, AUTHORIZATION.as_str()).and_then(bearer_of)
 }
 
 /// The credential of the scheme `Bearer`, whose name has no case (RFC 9110 section 11.1).

@@ -1,6 +1,8 @@
 //! Metrics of the gateway. Handles are made once; names follow the Prometheus conventions and are listed in `docs/metrics.md`.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge, histogram};
 use protocol::codec::Encoding;
 use protocol::{CloseCode, ErrorCode};
 
@@ -91,4 +93,11 @@ pub fn certificate_ends(at_s: u64) {
 /// The certificate was read again: done, or refused.
 pub fn certificate_read(outcome: &'static str) {
     counter!("switchboard_tls_reloads_total", "outcome" => outcome).increment(1);
+}
+
+/// A request of the HTTP API was answered. The route is a path of the document, never a client's text.
+pub fn answered((method, route): (&'static str, &str), status: u16, took: Duration) {
+    let (route, status) = (route.to_owned(), status.to_string());
+    counter!("switchboard_http_answers_total", "method" => method, "route" => route.clone(), "status" => status).increment(1);
+    histogram!("switchboard_http_seconds", "method" => method, "route" => route).record(took.as_secs_f64());
 }

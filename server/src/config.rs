@@ -12,6 +12,7 @@ use gateway::tls::Tls;
 use protocol::limits::{KEY_DAYS_MIN, Limits};
 use serde::{Deserialize, Deserializer};
 
+use crate::accounts::{Section, Written as Accounts};
 use crate::args::{Args, Command, ConfigCommand};
 use crate::cluster::config::{Cluster, Role};
 use crate::secret;
@@ -29,6 +30,7 @@ struct Written {
     listen: Option<SocketAddr>,
     dev: Option<bool>,
     auth: Auth,
+    accounts: Accounts,
     limits: Limits,
     gateway: gateway::config::Config,
     drain: Drain,
@@ -46,6 +48,8 @@ pub(crate) struct Auth {
     pub(crate) secret: Option<String>,
     /// File with the signing secret.
     pub(crate) secret_file: Option<PathBuf>,
+    /// File with the secret before it: what it signed is accepted until it expires.
+    pub(crate) previous_secret_file: Option<PathBuf>,
 }
 
 /// `[drain]`
@@ -123,6 +127,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) auth: Auth,
+    pub(crate) accounts: Section,
     pub(crate) gateway: gateway::config::Config,
     pub(crate) drain_window: Duration,
     pub(crate) drain_deadline: Duration,
@@ -181,6 +186,7 @@ impl Settings {
             data: written.data.unwrap_or_else(|| PathBuf::from("switchboard-data")),
             listen,
             auth: written.auth,
+            accounts: written.accounts.decide(dev),
             gateway,
             drain_window: written.drain.window.unwrap_or(Duration::from_secs(window_s)),
             drain_deadline: written.drain.deadline.unwrap_or(Duration::from_secs(deadline_s)),
@@ -193,6 +199,7 @@ impl Settings {
 
     fn check(&self) -> anyhow::Result<()> {
         self.gateway.check().map_err(|(key, what)| anyhow!("{key} must be {what}"))?;
+        self.accounts.config.check().map_err(|(key, what)| anyhow!("{key} must be {what}"))?;
         ensure!(self.drain_window < self.drain_deadline, "drain.window must be below drain.deadline ({:?})", self.drain_deadline);
         ensure!(
             self.retention.key_days >= KEY_DAYS_MIN,
@@ -232,6 +239,7 @@ impl Settings {
             (_, Some(file), _) => format!("auth.secret_file {}", file.display()),
             _ => "a random one in the data folder (development mode)".to_owned(),
         };
+        let accounts = self.accounts.summary(self.cluster.is_some());
         let Self { data, listen, gateway, drain_window, drain_deadline, retention, store, log, .. } = self;
         let tls = gateway.tls.as_ref().map_or_else(
             || "none: plain".to_owned(),
@@ -241,7 +249,7 @@ impl Settings {
         let kept = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
         format!(
             "the configuration is good\n  listen     {listen}\n  tls        {tls}\n  data       {}\n  mode       {mode}\n  secret     {secret}\n  \
-             drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {kept}, keys {} days, every {:?}\n  \
+             accounts   {accounts}\n  drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {kept}, keys {} days, every {:?}\n  \
              store      {store:?}\n  log        {} as {:?}\n{gateway:#?}",
             data.display(),
             retention.key_days,
@@ -359,7 +367,7 @@ mod tests {
         let secret = ("SWITCHBOARD_AUTH__SECRET", "0123456789abcdef0123456789abcdef");
         assert!(!settings(&[("SWITCHBOARD_LISTEN", "0.0.0.0:80"), secret]).unwrap().gateway.dev);
         assert!(!settings(&[secret]).unwrap().gateway.dev, "a secret of one's own means production, even on loopback");
-        let rows: [(&[(&str, &str)], &str); 9] = [
+        let rows: [(&[(&str, &str)], &str); 13] = [
             (&[("SWITCHBOARD_LISTEN", "0.0.0.0:80")], "auth.secret_file"),
             (&[("SWITCHBOARD_LIMITS__SENDS_PER_S", "many")], "limits.sends_per_s"),
             (&[("SWITCHBOARD_LIMITS__SENDS_PER_S", "0")], "limits.sends_per_s"),
@@ -369,6 +377,10 @@ mod tests {
             (&[("SWITCHBOARD_DRAIN__WINDOW", "60s")], "drain.window"),
             (&[("SWITCHBOARD_RETENTION__KEY_DAYS", "7")], "retention.key_days"),
             (&[("SWITCHBOARD_LOG__LEVEL", "a=b=c")], "log.level"),
+            (&[("SWITCHBOARD_ACCOUNTS__CODES_PER_DAY", "0")], "accounts.codes_per_day"),
+            (&[("SWITCHBOARD_ACCOUNTS__REFRESH_DAYS", "7")], "accounts.refresh_days"),
+            (&[("SWITCHBOARD_ACCOUNTS__DELIVERY", "pigeon")], "accounts.delivery"),
+            (&[secret, ("SWITCHBOARD_AUTH__PREVIOUS_SECRET_FILE", "/nowhere")], "auth.previous_secret_file"),
         ];
         for (pairs, key) in rows {
             let why = format!("{:#}", settings(pairs).unwrap_err());

@@ -16,7 +16,7 @@ use tracing::info;
 
 use crate::config::{Retention, Settings};
 use crate::signal::Signals;
-use crate::{secret, serve, telemetry, tls};
+use crate::{accounts, secret, serve, telemetry, tls};
 
 /// Serves until a signal, then drains.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -44,6 +44,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let ports = Ports { submit: cycle.clone(), registry, store: store.clone(), lag: None, links: None };
     let gateway = Gateway::new(settings.gateway.clone(), ports, node, sessions, tokens);
+    let accounts = accounts::open(&settings, &gateway).await?;
+    tokio::spawn(Arc::clone(&accounts).run(now_ms));
     tokio::spawn(Arc::clone(&gateway).run_background());
     tokio::spawn(retain(Arc::clone(&store), settings.retention.clone()));
 
@@ -60,6 +62,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     stop.cancel();
     accepting.await.context("the listener")?;
     store.close().await;
+    accounts.close().await;
     info!("stopped");
     Ok(())
 }

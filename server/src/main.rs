@@ -6,6 +6,7 @@ mod config;
 mod secret;
 mod telemetry;
 mod token;
+mod accounts;
 mod serve;
 mod embedded;
 mod cluster;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Partition(command) => admin::partition(&settings, &command),
         Command::StreamEpoch(command) => admin::stream_epoch(&settings, &command),
         Command::Log(command) => admin::log(&settings, &command),
+        Command::User(command) => accounts::user(&settings, &command),
         Command::Token(token) => token::print(&settings, &token),
         Command::Config(ConfigCommand::Check(_)) => {
             println!("{}", settings.summary());

@@ -137,7 +137,7 @@ async fn scenarios_over_tls_are_clean_and_a_certificate_must_verify() {
     }
 
     let account = stand.accounts(1).await.remove(0);
-    let probe = async |url: &str, authority: Authority| match prepare::probe(url, &authority, &account).await {
+    let probe = async |url: &str, authority: Authority| match prepare::probe(url, &authority, &account, Encoding::Json).await {
         Ok(_) => "welcome".to_owned(),
         Err(why) => why.to_string(),
     };

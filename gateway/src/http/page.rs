@@ -3,7 +3,7 @@
 use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 
-fn file(kind: &'static str, bytes: &'static [u8]) -> impl IntoResponse {
+pub(super) fn file(kind: &'static str, bytes: &'static [u8]) -> impl IntoResponse {
     let headers: [(HeaderName, &str); 2] = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
     (headers, bytes)
 }

@@ -80,6 +80,21 @@ impl Server {
         samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
     }
 
+    /// The folder of the server.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.stand.data()
+    }
+
+    /// kill -9, and started again on the same folder and port.
+    pub(crate) fn restarted(self) -> Self {
+        let Self { runtime, mut stand, server, tokens, address } = self;
+        let server = runtime.block_on(async {
+            server.kill().await;
+            stand.start().await
+        });
+        Self { runtime, stand, server, tokens, address }
+    }
+
     pub(crate) fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
