@@ -46,6 +46,9 @@ struct Says {
 }
 
 impl Handler for Says {
+    fn encoding(&self) -> Encoding {
+        Encoding::default()
+    }
     fn wake(&mut self, _: &mut Context<'_>, out: &mut Frames) {
         if !std::mem::replace(&mut self.said, true) {
             out.raw(OpCode::Text, b"hello");
