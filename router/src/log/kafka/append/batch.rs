@@ -2,7 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
-use kafka_protocol::records::{Compression, NO_PARTITION_LEADER_EPOCH, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+use kafka_protocol::records::{
+    Compression, NO_PARTITION_LEADER_EPOCH, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
+};
 
 use super::queue::Key;
 use crate::log::Topic;
@@ -40,7 +42,8 @@ pub(super) fn batch<'a>(
         headers: IndexMap::default(),
     };
     let records: Vec<_> = (0..).zip(payloads).map(record).collect();
-    let mut bytes = BytesMut::with_capacity(64 + records.iter().map(|one| 32 + one.value.as_ref().map_or(0, Bytes::len)).sum::<usize>());
+    let mut bytes =
+        BytesMut::with_capacity(64 + records.iter().map(|one| 32 + one.value.as_ref().map_or(0, Bytes::len)).sum::<usize>());
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
     RecordBatchEncoder::encode(&mut bytes, &records, &options).expect("sizes are bounded far below what the format can say");
     bytes.freeze()

@@ -60,8 +60,11 @@ impl Connection {
             let mut connection = Self { stream, versions: BTreeMap::new(), correlation: 0, input: BytesMut::new() };
             let known: ApiVersionsResponse =
                 connection.exchange(ApiKey::ApiVersions, API_VERSIONS_VERSION, &ApiVersionsRequest::default()).await?;
-            connection.versions =
-                known.api_keys.iter().map(|api| (api.api_key, VersionRange { min: api.min_version, max: api.max_version })).collect();
+            connection.versions = known
+                .api_keys
+                .iter()
+                .map(|api| (api.api_key, VersionRange { min: api.min_version, max: api.max_version }))
+                .collect();
             Ok(connection)
         };
         timeout(CONNECT_WAIT, opened).await.map_err(|_| Broken::Late(CONNECT_WAIT))?
@@ -73,7 +76,8 @@ impl Connection {
         A: Encodable + HeaderVersion + Message,
         B: Decodable + HeaderVersion,
     {
-        let theirs = self.versions.get(&(api as i16)).ok_or_else(|| Broken::protocol(format!("the broker does not know {api:?}")))?;
+        let theirs =
+            self.versions.get(&(api as i16)).ok_or_else(|| Broken::protocol(format!("the broker does not know {api:?}")))?;
         let ours = VERSIONS_MAX.iter().find(|(known, _)| *known == api).map_or(A::VERSIONS.max, |(_, max)| *max);
         let version = theirs.max.min(ours);
         if version < theirs.min.max(A::VERSIONS.min) {

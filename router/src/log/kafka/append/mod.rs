@@ -32,8 +32,8 @@ use super::config::KafkaConfig;
 use super::health::{Doubt, Health};
 use crate::log::Topic;
 use leaders::Asking;
-use queue::{Bounds, BrokerId, Key, Pushed, Queue};
 pub(crate) use queue::Fate;
+use queue::{Bounds, BrokerId, Key, Pushed, Queue};
 
 /// Leaders are asked for at least this often, and too old records are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -152,7 +152,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What one turn of a broker comes to.
-fn turn(queue: &mut Queue<u64>, logs: &mut BTreeMap<Key, Log>, (leader, step): (BrokerId, &Step), now: Instant) -> Vec<(u64, Fate)> {
+fn turn(
+    queue: &mut Queue<u64>,
+    logs: &mut BTreeMap<Key, Log>,
+    (leader, step): (BrokerId, &Step),
+    now: Instant,
+) -> Vec<(u64, Fate)> {
     let mut told = Vec::new();
     let (outgoing, _) = queue.take(leader, now, 0);
     for Outgoing { key, bytes } in outgoing {
