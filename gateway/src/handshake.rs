@@ -16,12 +16,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use protocol::CloseCode;
 use protocol::codec::Encoding;
-use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use crate::connection::{Client, Connection};
+use crate::http::headers;
 use crate::metrics;
 use crate::node::Gateway;
+use crate::stream::Stream;
 use crate::token::Claims;
 
 /// Longest request line that is looked at, bytes: beyond it 414.
@@ -53,8 +54,21 @@ fn later(status: StatusCode, why: &'static str) -> Refusal {
     Refusal { status, why, header: Some((RETRY_AFTER.as_str(), HeaderValue::from(RETRY_S))) }
 }
 
-/// One request: the socket path here, everything else to the HTTP routes.
+/// One request, answered with the headers that every answer has.
 pub(crate) async fn route(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    node: &Arc<Gateway>,
+    routes: Router,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let hsts = headers::hsts(request.headers(), &node.config);
+    let mut response = answer(request, peer, node, routes).await?;
+    headers::secure(&mut response, hsts);
+    Ok(response)
+}
+
+/// The socket path here, everything else to the HTTP routes.
+async fn answer(
     request: Request<Incoming>,
     peer: SocketAddr,
     node: &Arc<Gateway>,
@@ -143,6 +157,7 @@ fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>
     if offered {
         response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
+    metrics::upgraded(encoding);
     let bad = claims.is_err();
     let mut client = Client::new(Arc::clone(node), peer.ip(), encoding, claims.ok().flatten().map(Box::new));
     if bad {
@@ -165,9 +180,9 @@ fn shake<B>(request: &mut Request<B>) -> Result<(Response<Body>, UpgradeFut), Re
 }
 
 /// The stream itself, out of hyper's hands, and what the client has sent already.
-async fn taken(upgraded: UpgradeFut) -> Option<(TcpStream, Vec<u8>)> {
+async fn taken(upgraded: UpgradeFut) -> Option<(Stream, Vec<u8>)> {
     let upgraded = upgraded.await.ok()?.into_inner().into_inner();
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
@@ -249,8 +264,9 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<String>), Refusa
         let entries = value.to_str().map_err(|_| no(StatusCode::BAD_REQUEST, "unreadable sub-protocol"))?;
         for entry in entries.split(',').map(str::trim) {
             offered = true;
-            if entry == Encoding::Json.subprotocol() {
-                encoding = Some(Encoding::Json);
+            if let Some(known) = Encoding::of_subprotocol(entry) {
+                // the client's first choice
+                encoding.get_or_insert(known);
             } else if let Some(token) = entry.strip_prefix(BEARER_ENTRY) {
                 bearer = Some(token.to_owned());
             }
@@ -258,8 +274,8 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<String>), Refusa
     }
     match encoding {
         Some(encoding) => Ok((encoding, bearer)),
-        None if offered => Err(no(StatusCode::BAD_REQUEST, "the sub-protocol is switchboard.v1.json")),
-        None => Ok((Encoding::Json, None)),
+        None if offered => Err(no(StatusCode::BAD_REQUEST, "the sub-protocol is switchboard.v1.json or switchboard.v1.proto")),
+        None => Ok((Encoding::default(), None)),
     }
 }
 
@@ -271,7 +287,7 @@ fn check_origin(headers: &HeaderMap, node: &Gateway) -> Result<(), Refusal> {
     let origin = only(headers, ORIGIN.as_str()).unwrap_or_default();
     let own = || {
         let host = only(headers, HOST.as_str()).unwrap_or_default();
-        node.config.dev && crate::http::is_loopback_host(host) && origin.strip_prefix("http://") == Some(host)
+        node.config.dev && crate::http::is_loopback_host(host) && node.config.is_own_origin(origin, host)
     };
     if node.config.origins.iter().any(|allowed| allowed == origin) || own() {
         return Ok(());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use config::{Config, Environment, File, FileFormat};
 use gateway::config::duration;
+use gateway::tls::Tls;
 use protocol::limits::{KEY_DAYS_MIN, Limits};
 use serde::{Deserialize, Deserializer};
 
@@ -155,6 +156,10 @@ impl Settings {
         }
         let settings = Self::decide(written);
         settings.check()?;
+        if matches!(args.command, Command::Serve(_) | Command::Config(_)) {
+            // who makes a token or moves a shard need not be able to read the key
+            settings.gateway.tls.as_ref().map(Tls::load).transpose()?;
+        }
         Ok(settings)
     }
 
@@ -236,10 +241,14 @@ impl Settings {
         };
         let accounts = self.accounts.summary(self.cluster.is_some());
         let Self { data, listen, gateway, drain_window, drain_deadline, retention, store, log, .. } = self;
+        let tls = gateway.tls.as_ref().map_or_else(
+            || "none: plain".to_owned(),
+            |tls| format!("1.3, certificate {}, key {}", tls.certificate.display(), tls.key.display()),
+        );
         let mode = if gateway.dev { "development" } else { "production" };
         let kept = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
         format!(
-            "the configuration is good\n  listen     {listen}\n  data       {}\n  mode       {mode}\n  secret     {secret}\n  \
+            "the configuration is good\n  listen     {listen}\n  tls        {tls}\n  data       {}\n  mode       {mode}\n  secret     {secret}\n  \
              accounts   {accounts}\n  drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {kept}, keys {} days, every {:?}\n  \
              store      {store:?}\n  log        {} as {:?}\n{gateway:#?}",
             data.display(),

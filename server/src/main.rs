@@ -11,6 +11,7 @@ mod serve;
 mod embedded;
 mod cluster;
 mod signal;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    tls::choose_cryptography();
     let args = Args::parse();
     let settings = match Settings::load(&args) {
         Ok(settings) => settings,

@@ -260,6 +260,10 @@ impl Client {
 }
 
 impl Handler for Client {
+    fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames) {
         self.outbox.register(cx.waker());
         let inbox = self.outbox.take();

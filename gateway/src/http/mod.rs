@@ -1,6 +1,7 @@
 //! HTTP beside the socket: health, metrics, the plain page, the API under `/v1`, and in development mode tokens for the asking.
 
 mod dev;
+pub(crate) mod headers;
 mod page;
 pub mod v1;
 

@@ -2,12 +2,16 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub(crate) mod proto;
+
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use protocol::codec::Encoding;
 
 use crate::support::{self, PATIENCE, Stand};
 
@@ -161,7 +165,8 @@ impl Witness {
 pub(crate) struct Raw {
     stream: TcpStream,
     input: Vec<u8>,
-    /// Text frames that were passed over.
+    encoding: Encoding,
+    /// Frames that were passed over.
     seen: Vec<String>,
 }
 
@@ -170,7 +175,7 @@ impl Raw {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
-        Self { stream, input: Vec::new(), seen: Vec::new() }
+        Self { stream, input: Vec::new(), encoding: Encoding::Json, seen: Vec::new() }
     }
 
     /// A good handshake with further header lines.
@@ -186,6 +191,12 @@ impl Raw {
         raw
     }
 
+    /// A good handshake that agrees on an encoding.
+    pub(crate) fn upgrade_to(address: SocketAddr, encoding: Encoding) -> Self {
+        let offer = format!("Sec-WebSocket-Protocol: {}", encoding.subprotocol());
+        Self { encoding, ..Self::upgrade(address, &[&offer]) }
+    }
+
     /// Attached, live, on the default device.
     pub(crate) fn attach(server: &Server, user: u64) -> Self {
         let mut raw = Self::upgrade(server.address, &[]);
@@ -196,12 +207,28 @@ impl Raw {
 
     /// Attached, live, on a device nobody has seen: its mailbox begins at its head.
     pub(crate) fn attach_new(server: &Server, user: u64) -> Self {
+        Self::attach_new_in(server, user, Encoding::Json)
+    }
+
+    /// The same in an encoding.
+    pub(crate) fn attach_new_in(server: &Server, user: u64, encoding: Encoding) -> Self {
         static DEVICES: AtomicU32 = AtomicU32::new(0);
-        let device = DEVICES.fetch_add(1, Ordering::Relaxed);
-        let mut raw = Self::upgrade(server.address, &[]);
-        raw.text(&format!(r#"{{"type":"hello","token":"{}","device":"new-{device}"}}"#, server.token(user)));
+        let device = format!("new-{}", DEVICES.fetch_add(1, Ordering::Relaxed));
+        let (mut raw, token) = (Self::upgrade_to(server.address, encoding), server.token(user));
+        match encoding {
+            Encoding::Json => raw.text(&format!(r#"{{"type":"hello","token":"{token}","device":"{device}"}}"#)),
+            Encoding::Proto => raw.write(&proto::hello(&token, &device)).expect("the server still reads"),
+        }
         raw.until("\"live\"");
         raw
+    }
+
+    /// A ping of the application.
+    pub(crate) fn ping(&mut self) {
+        match self.encoding {
+            Encoding::Json => self.text(r#"{"type":"ping"}"#),
+            Encoding::Proto => self.write(&proto::ping()).expect("the server still reads"),
+        }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -289,20 +316,23 @@ impl Raw {
         }
     }
 
-    /// The next text frame that contains this.
+    /// The next frame that contains this; one in Protobuf, in the words of JSON.
     pub(crate) fn until(&mut self, word: &str) -> String {
         loop {
             let Some((first, payload)) = self.frame() else {
                 panic!("the connection ended before {word:?}; seen: {:?}", self.seen)
             };
-            let text = String::from_utf8_lossy(&payload).into_owned();
+            let text = match (self.encoding, first) {
+                (Encoding::Proto, 0x82) => proto::words(&payload),
+                _ => String::from_utf8_lossy(&payload).into_owned(),
+            };
             assert_ne!(
                 first,
                 0x88,
                 "closed with {:?} before {word:?}",
                 payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]))
             );
-            if first == 0x81 && text.contains(word) {
+            if first == if self.encoding.is_text() { 0x81 } else { 0x82 } && text.contains(word) {
                 return text;
             }
             self.seen.push(text);
@@ -317,7 +347,7 @@ impl Raw {
         self.seen.clear();
     }
 
-    /// The next text frame that is no event.
+    /// The next frame that is no event.
     pub(crate) fn answer(&mut self) -> String {
         loop {
             let text = self.until("");
