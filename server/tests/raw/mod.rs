@@ -19,7 +19,7 @@ const WITNESSES: (u64, u64) = (91, 92);
 pub(crate) struct Server {
     runtime: tokio::runtime::Runtime,
     stand: Stand,
-    server: support::Server,
+    server: Option<support::Server>,
     tokens: HashMap<u64, String>,
     address: SocketAddr,
 }
@@ -38,7 +38,7 @@ impl Server {
             let tokens = accounts.into_iter().map(|account| (account.user, account.token)).collect();
             (server, tokens, stand.address())
         });
-        Self { runtime, stand, server, tokens, address }
+        Self { runtime, stand, server: Some(server), tokens, address }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -95,12 +95,25 @@ impl Server {
 
     /// Private memory of the process, bytes.
     pub(crate) fn memory(&self) -> u64 {
-        self.server.process().memory().expect("the server runs")
+        self.running().process().memory().expect("the server runs")
     }
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        self.runtime.block_on(self.server.terminate());
+        self.runtime.block_on(self.running().terminate());
+    }
+
+    fn running(&self) -> &support::Server {
+        self.server.as_ref().expect("the server runs")
+    }
+
+    /// `kill -9`, and started again on the same data and port.
+    pub(crate) fn kill_and_start(&mut self) {
+        let server = self.server.take().expect("the server runs");
+        self.server = Some(self.runtime.block_on(async {
+            server.kill().await;
+            self.stand.start().await
+        }));
     }
 
     /// Two who chat while others misbehave.
@@ -187,6 +200,11 @@ impl Raw {
         raw.text(&format!(r#"{{"type":"hello","token":"{}","device":"new-{device}"}}"#, server.token(user)));
         raw.until("\"live\"");
         raw
+    }
+
+    /// Waits no longer than this for a frame from now on.
+    pub(crate) fn patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("a timeout");
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
