@@ -320,8 +320,18 @@ impl Raw {
         self.seen.clear();
     }
 
-    /// The next text frame that is no event.
+    /// The next text frame that is no event and no hint.
     pub(crate) fn answer(&mut self) -> String {
+        loop {
+            let text = self.answer_or_hint();
+            if !["receipt", "typing", "presence"].iter().any(|kind| text.starts_with(&format!(r#"{{"type":"{kind}""#))) {
+                return text;
+            }
+        }
+    }
+
+    /// The next text frame that is no event.
+    pub(crate) fn answer_or_hint(&mut self) -> String {
         loop {
             let text = self.until("");
             if !text.starts_with(r#"{"type":"event""#) {
