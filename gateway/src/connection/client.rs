@@ -396,3 +396,13 @@ impl Drop for Client {
         self.depart(untaken);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_idle_client_is_small() {
+        // what it only has while it uses it is behind a pointer
+        assert!(std::mem::size_of::<super::Client>() <= 240);
+        assert!(std::mem::size_of::<super::Outbox>() <= 224);
+    }
+}

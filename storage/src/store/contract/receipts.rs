@@ -63,7 +63,7 @@ async fn delivered(store: &dyn Store, owner: u64, seq: Seq) -> Option<Delivered>
 }
 
 /// Rows come back as written, each under its newest revision only, in order, as many as are wanted.
-pub async fn receipts_come_back_by_key_and_by_revision(store: &dyn Store) {
+async fn receipts_come_back_by_key_and_by_revision(store: &dyn Store) {
     let mut writer = Writer::acquire(store).await;
     let rows = [
         row(1, (1, 2), 2, marks(5, 3), 10),
@@ -98,7 +98,7 @@ pub async fn receipts_come_back_by_key_and_by_revision(store: &dyn Store) {
 }
 
 /// Receipts are part of the commit: fenced, nothing of them is there.
-pub async fn a_stale_owner_raises_no_receipt(store: &dyn Store) {
+async fn a_stale_owner_raises_no_receipt(store: &dyn Store) {
     filled(store, 2).await;
     let mut stale = Writer::acquire(store).await;
     let mut present = Writer::acquire(store).await;
@@ -113,7 +113,7 @@ pub async fn a_stale_owner_raises_no_receipt(store: &dyn Store) {
 }
 
 /// Of each conversation the newest message of somebody else; no refusals, nothing of one's own, nothing beyond what was acknowledged.
-pub async fn deliveries_are_what_others_wrote_up_to_the_acknowledged(store: &dyn Store) {
+async fn deliveries_are_what_others_wrote_up_to_the_acknowledged(store: &dyn Store) {
     let mut writer = Writer::acquire(store).await;
     // with 2: theirs, theirs, own. With 3: theirs. With oneself. A refusal. With 4, own only. With 2 again: theirs
     let said = [(2, 1, 1), (2, 1, 2), (1, 2, 3), (3, 1, 4), (1, 1, 5)];
@@ -138,7 +138,7 @@ pub async fn deliveries_are_what_others_wrote_up_to_the_acknowledged(store: &dyn
 }
 
 /// What is told is not told again, and only rises; a long backlog comes in steps.
-pub async fn deliveries_are_told_in_steps_and_not_twice(store: &dyn Store) {
+async fn deliveries_are_told_in_steps_and_not_twice(store: &dyn Store) {
     let mut writer = Writer::acquire(store).await;
     let count = DELIVERED_ROWS as u64 + 10;
     for number in 1..=count {
@@ -158,7 +158,7 @@ pub async fn deliveries_are_told_in_steps_and_not_twice(store: &dyn Store) {
 }
 
 /// What retention has taken cannot be told any more, and does not stand in the way.
-pub async fn deliveries_begin_behind_the_floor(store: &dyn Store) {
+async fn deliveries_begin_behind_the_floor(store: &dyn Store) {
     filled(store, 10).await;
     store.retain(Cutoff { events_before_ms: 6, keys_before_ms: 0 }).await.expect("retain");
     let told = |through, newest| Some(Delivered { through, newest });
@@ -169,7 +169,7 @@ pub async fn deliveries_begin_behind_the_floor(store: &dyn Store) {
 }
 
 /// Unread are the messages of others; the read position is one's own, the other watermarks those of the others.
-pub async fn unread_is_what_others_wrote_behind_the_read_position(store: &dyn Store) {
+async fn unread_is_what_others_wrote_behind_the_read_position(store: &dyn Store) {
     let mut writer = Writer::acquire(store).await;
     for (from, to, number) in [(2, 1, 1), (1, 2, 2), (2, 1, 3), (2, 1, 4), (1, 2, 5)] {
         writer.message(&message(from, to, number), &[(1, number), (2, number)]);
@@ -193,7 +193,7 @@ pub async fn unread_is_what_others_wrote_behind_the_read_position(store: &dyn St
 }
 
 /// Nobody reads more than a thousand.
-pub async fn unread_is_capped(store: &dyn Store) {
+async fn unread_is_capped(store: &dyn Store) {
     let mut writer = Writer::acquire(store).await;
     for number in 1..=u64::from(UNREAD_MAX) + 5 {
         writer.message(&message(2, 1, number), &[(1, number)]);
@@ -207,7 +207,7 @@ pub async fn unread_is_capped(store: &dyn Store) {
 }
 
 /// The last message of each conversation of an owner; none where nothing was said.
-pub async fn last_positions_answer_in_order(store: &dyn Store) {
+pub(super) async fn last_positions_answer_in_order(store: &dyn Store) {
     filled(store, 3).await;
     let mut writer = Writer::acquire(store).await;
     writer.message(&message(3, 1, 4), &[(1, 4), (3, 1)]);
@@ -219,7 +219,7 @@ pub async fn last_positions_answer_in_order(store: &dyn Store) {
 }
 
 /// Of a user's devices the one that was there last; never back.
-pub async fn the_last_device_seen_counts(store: &dyn Store) {
+async fn the_last_device_seen_counts(store: &dyn Store) {
     let (phone, tablet): (DeviceName, DeviceName) = ("phone".parse().expect("a name"), "tablet".parse().expect("a name"));
     // later than any clock: being born is being seen
     let late = |more: u64| (1 << 42) + more;

@@ -92,6 +92,8 @@ impl std::fmt::Debug for Options {
 struct Mailboxes {
     engine: Engine,
     heads: Heads,
+    /// How far deliveries are told, of recent mailboxes: kept as heads are, with no floor.
+    through: Heads,
     writer: Mutex<Writer>,
     resume: Mutex<retain::Resume>,
 }
@@ -125,7 +127,7 @@ impl EmbeddedStore {
         let instance = devices.instance().await?;
         // new folders and files are only safe when their names are
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| folder(error.to_string()))?;
-        let mailboxes = Mailboxes { engine, heads: Heads::new(heads), writer: Mutex::default(), resume: Mutex::default() };
+        let mailboxes = Mailboxes { engine, heads: Heads::new(heads), through: Heads::new(heads), writer: Mutex::default(), resume: Mutex::default() };
         mailboxes.belong_to(&instance.id).map_err(|error| folder(error.to_string()))?;
         Ok(Self { mailboxes: Arc::new(mailboxes), devices, instance, readers: Arc::new(Semaphore::new(readers)) })
     }
@@ -308,7 +310,9 @@ impl Store for EmbeddedStore {
     }
 
     async fn delivered(&self, owner: UserId, acknowledged: Place) -> Result<Option<Delivered>, StoreError> {
-        if acknowledged.epoch != self.instance.stream_epoch {
+        // told already, the usual case of an attach: no snapshot and no thread
+        let nothing = acknowledged.seq == 0 || acknowledged.epoch != self.instance.stream_epoch;
+        if nothing || acknowledged.seq <= self.mailboxes.through_now(owner)? {
             return Ok(None);
         }
         self.blocking(move |mailboxes| mailboxes.delivered_now(owner, acknowledged.seq)).await

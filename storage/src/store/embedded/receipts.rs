@@ -14,7 +14,7 @@ use super::Mailboxes;
 use super::engine::unreadable;
 use super::layout;
 use crate::receipt::{ReceiptKey, ReceiptRow};
-use crate::store::{DELIVERED_ROWS, Delivered, Standing, StoreError, UNREAD_ROWS};
+use crate::store::{DELIVERED_ROWS, Delivered, Head, Standing, StoreError, UNREAD_ROWS};
 
 impl Mailboxes {
     pub(super) fn receipts_now(&self, keys: &[ReceiptKey]) -> Result<Vec<Option<Marks>>, StoreError> {
@@ -43,13 +43,31 @@ impl Mailboxes {
         Ok(())
     }
 
-    pub(super) fn put_through(&self, batch: &mut OwnedWriteBatch, through: &[(UserId, Seq)]) -> Result<(), StoreError> {
+    /// Returns those that are raised.
+    pub(super) fn put_through(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        through: &[(UserId, Seq)],
+    ) -> Result<Vec<(UserId, Seq)>, StoreError> {
+        let mut raised = Vec::with_capacity(through.len());
         for (member, seq) in through {
-            if *seq > self.through_in(&self.engine.database.snapshot(), *member)? {
+            if *seq > self.through_now(*member)? {
                 batch.insert(&self.engine.receipts, layout::head_key(*member), seq.to_be_bytes());
+                raised.push((*member, *seq));
             }
         }
-        Ok(())
+        Ok(raised)
+    }
+
+    /// Up to where deliveries are told, from memory if it is there.
+    pub(super) fn through_now(&self, member: UserId) -> Result<Seq, StoreError> {
+        let ticket = match self.through.get(member) {
+            Ok(known) => return Ok(known.head),
+            Err(ticket) => ticket,
+        };
+        let seq = self.through_in(&self.engine.database.snapshot(), member)?;
+        self.through.fill(member, Head { head: seq, floor: 0 }, ticket);
+        Ok(seq)
     }
 
     fn through_in(&self, snapshot: &Snapshot, member: UserId) -> Result<Seq, StoreError> {

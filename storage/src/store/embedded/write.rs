@@ -79,7 +79,7 @@ impl Mailboxes {
         self.put_conversations(&mut batch, &commit.rows, known)?;
         self.put_keys(&mut batch, shard, &commit.keys, known)?;
         self.put_receipts(&mut batch, &commit.receipts)?;
-        self.put_through(&mut batch, &commit.through)?;
+        let through = self.put_through(&mut batch, &commit.through)?;
         for high_water in &commit.high_waters {
             let key = layout::source_key(shard.0, high_water.source);
             batch.insert(&self.engine.checkpoints, key, layout::link_value(high_water.link));
@@ -92,6 +92,9 @@ impl Mailboxes {
         writer.checkpoints.insert(shard.0, checkpoint);
         for (owner, head) in heads {
             self.heads.set(owner, head);
+        }
+        for (member, seq) in through {
+            self.through.set(member, Head { head: seq, floor: 0 });
         }
         Ok(())
     }
