@@ -167,7 +167,10 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ];
     let id = "01932d5e-7f3a-7c4d-8e5f-0123456789ab";
     let frames = [
-        ("hello", r#"{"type":"hello","token":"a.b.c","device":"phone-1","epoch":"1","cursor":5,"rev":"7","version":1}"#.to_owned()),
+        (
+            "hello",
+            r#"{"type":"hello","token":"a.b.c","device":"phone-1","epoch":"1","cursor":5,"rev":"7","version":1}"#.to_owned(),
+        ),
         (
             "send",
             format!(

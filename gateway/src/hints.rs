@@ -21,6 +21,8 @@ pub struct Hints {
     pub typing: Vec<(ConversationId, UserId)>,
     /// Who is there, one for each user.
     pub presence: Vec<(UserId, Presence)>,
+    /// Receipts from this revision on did not fit.
+    pub missed: Option<u64>,
 }
 
 /// Hints as they wait.
@@ -31,8 +33,8 @@ pub(crate) struct Waiting {
     live: bool,
     /// Receipts are taken as they come.
     open: bool,
-    /// The first receipt that was let go, by its revision. Behind it none is taken: what is told has no hole.
-    missed: Option<u64>,
+    /// The first receipt that was let go, by its revision. Behind it none is taken: what is told has no hole. 0: none was.
+    missed: u64,
 }
 
 impl Waiting {
@@ -47,9 +49,9 @@ impl Waiting {
 
     /// A receipt: in the place of an older one of the same member, or only its revision is noted. False: nothing more waits.
     pub(crate) fn receipt(&mut self, receipt: Receipt) -> bool {
-        let taken = self.open && self.missed.is_none() && self.put(receipt);
-        if !taken {
-            self.missed = Some(self.missed.map_or(receipt.rev, |first| first.min(receipt.rev)));
+        let taken = self.open && self.missed == 0 && self.put(receipt);
+        if !taken && (self.missed == 0 || receipt.rev < self.missed) {
+            self.missed = receipt.rev;
         }
         taken
     }
@@ -102,9 +104,9 @@ impl Waiting {
 
     /// Receipts are taken from now on, unless one was let go before: then its revision is returned, and they are not.
     pub(crate) const fn open(&mut self) -> Option<u64> {
-        let missed = self.missed.take();
-        self.open = missed.is_none();
-        missed
+        let missed = std::mem::replace(&mut self.missed, 0);
+        self.open = missed == 0;
+        if missed == 0 { None } else { Some(missed) }
     }
 
     /// Receipts are not taken until [`Self::open`].
@@ -112,11 +114,12 @@ impl Waiting {
         self.open = false;
     }
 
-    /// Takes what waits; also the revision of a receipt that was let go while they were taken: then they are not any more.
-    pub(crate) fn take(&mut self) -> (Option<Box<Hints>>, Option<u64>) {
-        let missed = if self.open { self.missed.take() } else { None };
-        self.open &= missed.is_none();
-        (self.hints.take(), missed)
+    /// Takes what waits. Was a receipt let go while they were taken, they are not any more.
+    pub(crate) fn take(&mut self) -> Option<Box<Hints>> {
+        if self.open && self.missed != 0 {
+            self.hints.get_or_insert_default().missed = self.open();
+        }
+        self.hints.take()
     }
 }
 
@@ -141,7 +144,7 @@ mod tests {
         let mut waiting = Waiting::default();
         assert!(!waiting.receipt(receipt(2, 7)) && !waiting.receipt(receipt(3, 8)));
         assert!(waiting.is_empty());
-        assert_eq!(waiting.take().1, None, "nobody asked yet");
+        assert!(waiting.take().is_none(), "nobody asked yet");
         assert_eq!(waiting.open(), Some(7));
         assert!(!waiting.receipt(receipt(2, 9)), "it was not opened: read first");
         assert_eq!((waiting.open(), waiting.open()), (Some(9), None));
@@ -158,7 +161,8 @@ mod tests {
         assert!(waiting.receipt(receipt(10, 1000)), "a newer one of the same member has room");
         assert!(!waiting.receipt(receipt(5, 1001)));
         assert!(!waiting.receipt(receipt(10, 1002)), "behind a hole not even that");
-        let (hints, missed) = waiting.take();
+        let hints = waiting.take();
+        let missed = hints.as_ref().and_then(|hints| hints.missed);
         let revs = revs(hints);
         assert_eq!((revs.len(), revs[0], missed), (RECEIPTS_MAX, 1000, Some(1001)));
         assert!(!waiting.receipt(receipt(10, 1003)), "until it is opened again");
@@ -175,7 +179,7 @@ mod tests {
         for other in 3..100 {
             waiting.typing(receipt(other, 1).conversation, UserId::from_stored(other));
         }
-        assert_eq!(waiting.take().0.unwrap().typing.len(), TYPING_MAX);
+        assert_eq!(waiting.take().unwrap().typing.len(), TYPING_MAX);
     }
 
     #[test]
@@ -184,9 +188,9 @@ mod tests {
         let user = UserId::from_stored(2);
         waiting.presence(user, Presence::Online);
         waiting.presence(user, Presence::Offline { last_seen_ms: None });
-        assert_eq!(waiting.take().0.unwrap().presence, [(user, Presence::Offline { last_seen_ms: None })]);
+        assert_eq!(waiting.take().unwrap().presence, [(user, Presence::Offline { last_seen_ms: None })]);
         waiting.presence(user, Presence::Online);
         waiting.forget_presence();
-        assert_eq!(waiting.take().0.unwrap().presence, []);
+        assert_eq!(waiting.take().unwrap().presence, []);
     }
 }

@@ -50,8 +50,6 @@ pub struct Inbox {
     pub heard_of: Place,
     /// Hints, if there are any.
     pub hints: Option<Box<Hints>>,
-    /// Receipts from this revision on did not fit.
-    pub missed: Option<u64>,
     /// Reports of sends: ticket and outcome.
     pub settled: Vec<(u64, Outcome)>,
     /// Answers of ports.
@@ -199,8 +197,8 @@ impl Outbox {
     /// Takes everything.
     pub fn take(&self) -> Inbox {
         let mut state = self.state.lock();
-        let (hints, missed) = state.hints.take();
-        Inbox { hints, missed, ..state.take() }
+        let hints = state.hints.take();
+        Inbox { hints, ..state.take() }
     }
 
     /// The session goes through this incarnation of its mailbox: pushes of another one are none of its.

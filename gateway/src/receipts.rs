@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use parking_lot::Mutex;
 use protocol::receipt::Marks;
-use protocol::{ConversationId, Position, UserId};
+use protocol::{ConversationId, Position, Seq, UserId};
 use storage::receipt::{Mark, TakeMarks};
 use storage::store::{Place, Store};
 
@@ -26,6 +26,8 @@ const READS_EVERY: Duration = Duration::from_millis(100);
 const DELIVERIES_EVERY: Duration = Duration::from_secs(1);
 /// Read marks that wait; more are refused.
 const READS_MAX: usize = 65_536;
+/// Steps through one mailbox in a turn.
+const STEPS: usize = 16;
 /// Mailboxes asked for deliveries at once.
 const ASKED_AT_ONCE: usize = 4;
 
@@ -115,13 +117,28 @@ impl Receipts {
         told.buffer_unordered(ASKED_AT_ONCE).for_each(|()| async {}).await;
     }
 
+    /// A long backlog goes in steps, some of them a turn.
     async fn deliveries(&self, member: UserId, place: Place) {
-        let delivered = match self.store.delivered(member, place).await {
-            Ok(None) => return,
+        let mut told = 0;
+        for _ in 0..STEPS {
+            match self.step(member, place, told).await {
+                Some(through) if through < place.seq => told = through,
+                Some(_) => return,
+                None => break,
+            }
+        }
+        self.acknowledged(member, place);
+    }
+
+    /// One step behind `told`. Returns up to where it told; none: it cannot go on now.
+    async fn step(&self, member: UserId, place: Place, told: Seq) -> Option<Seq> {
+        let delivered = match self.store.delivered(member, place, told).await {
             Ok(Some(delivered)) => delivered,
+            // told already
+            Ok(None) => return Some(place.seq),
             Err(why) => {
                 tracing::debug!(%member, %why, "deliveries wait for the store");
-                return self.acknowledged(member, place);
+                return None;
             }
         };
         let mark = |(conversation, delivered)| {
@@ -130,10 +147,7 @@ impl Receipts {
         };
         let mut marks: Vec<_> = delivered.newest.into_iter().map(mark).collect();
         marks.push(Mark::Through { member, seq: delivered.through });
-        let left = self.hand_over(marks);
-        if !left.is_empty() || delivered.through < place.seq {
-            self.acknowledged(member, place);
-        }
+        self.hand_over(marks).is_empty().then_some(delivered.through)
     }
 
     fn hand_over(&self, marks: Vec<Mark>) -> Vec<Mark> {

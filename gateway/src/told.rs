@@ -32,32 +32,34 @@ enum Phase {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Told {
     phase: Phase,
+    /// Whether there is a place behind which all are wanted.
+    wanted: bool,
     /// Everything up to here was told, or is not wanted.
-    after: Option<u64>,
+    after: u64,
 }
 
 impl Told {
     /// A hello with this revision: those above it are wanted. None: only what changes from now on.
     pub fn hello(&mut self, rev: Option<u64>) {
-        *self = Self { phase: Phase::Before, after: rev };
+        *self = Self { phase: Phase::Before, wanted: rev.is_some(), after: rev.unwrap_or(0) };
     }
 
     /// The session is live. What the client wants again comes first.
     pub fn live(&mut self) {
         if self.phase == Phase::Before {
-            self.phase = if self.after.is_some() { Phase::Due } else { Phase::Complete };
+            self.phase = if self.wanted { Phase::Due } else { Phase::Complete };
         }
     }
 
     /// What to do now.
     pub fn next(&mut self) -> Next {
-        match (self.phase, self.after) {
-            (Phase::Due, after) => {
+        match self.phase {
+            Phase::Due => {
                 self.phase = Phase::Reading;
-                Next::Read(after.unwrap_or(0))
+                Next::Read(self.after)
             }
-            (Phase::Complete, _) => Next::Open,
-            (Phase::Before | Phase::Reading | Phase::Open, _) => Next::Wait,
+            Phase::Complete => Next::Open,
+            Phase::Before | Phase::Reading | Phase::Open => Next::Wait,
         }
     }
 
@@ -70,7 +72,7 @@ impl Told {
             self.phase = Phase::Due;
             return;
         };
-        self.after = newest.or(self.after);
+        self.after = newest.unwrap_or(self.after);
         self.phase = if more { Phase::Due } else { Phase::Complete };
     }
 
@@ -85,7 +87,8 @@ impl Told {
     /// Pushes from this revision on were let go. All below have been told.
     pub fn missed(&mut self, rev: u64) {
         let before = rev.saturating_sub(1);
-        self.after = Some(self.after.map_or(before, |after| after.min(before)));
+        self.after = if self.wanted { self.after.min(before) } else { before };
+        self.wanted = true;
         if matches!(self.phase, Phase::Open | Phase::Complete) {
             self.phase = Phase::Due;
         }
@@ -93,7 +96,7 @@ impl Told {
 
     /// A push was told.
     pub fn pushed(&mut self, rev: u64) {
-        self.after = self.after.max(Some(rev));
+        (self.wanted, self.after) = (true, self.after.max(rev));
     }
 }
 
@@ -140,7 +143,10 @@ mod tests {
             // a client that stops here and comes back with `newest` must not have lost anything
             for (key, rev) in &self.stored {
                 let known = self.client.get(key) == Some(rev) || *rev <= self.unwanted;
-                assert!(known || *rev > self.newest || self.waits.get(key).is_some_and(|waits| waits == rev), "{key} at {rev} is lost");
+                assert!(
+                    known || *rev > self.newest || self.waits.get(key).is_some_and(|waits| waits == rev),
+                    "{key} at {rev} is lost"
+                );
             }
         }
 
@@ -154,7 +160,9 @@ mod tests {
                 self.tell(*key, *rev);
                 self.told.pushed(*rev);
             }
-            if self.open && let Some(missed) = self.missed.take() {
+            if self.open
+                && let Some(missed) = self.missed.take()
+            {
                 self.open = false;
                 self.told.missed(missed);
             }

@@ -360,7 +360,8 @@ mod tests {
             r#"{"type":"refused","id":"01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e","code":"rate","retry_after_ms":400,"final":false}"#;
         let ServerFrame::Refused(refused) = serde_json::from_str(refused).unwrap() else { panic!("refused") };
         assert_eq!((refused.retry_after_ms, refused.is_final), (400, false));
-        let receipt = r#"{"type":"receipt","conversation":"d:42:43","member":"43","delivered":"281474976710674","read":"0","rev":"9"}"#;
+        let receipt =
+            r#"{"type":"receipt","conversation":"d:42:43","member":"43","delivered":"281474976710674","read":"0","rev":"9"}"#;
         let ServerFrame::Receipt(receipt) = serde_json::from_str(receipt).unwrap() else { panic!("receipt") };
         assert_eq!((receipt.member, receipt.delivered, receipt.read, receipt.rev), (43, 281_474_976_710_674, 0, 9));
         assert!(matches!(serde_json::from_str(r#"{"type":"news","x":1}"#).unwrap(), ServerFrame::Other));

@@ -89,9 +89,8 @@ impl Client {
     /// The receipt that tells of this member at least so far: delivered, read. And its revision.
     fn receipt(&mut self, member: u64, delivered: u64, read: u64) -> u64 {
         let of = member.to_string();
-        let reached = |frame: &Value| {
-            frame["member"] == of && number(&frame["delivered"]) >= delivered && number(&frame["read"]) >= read
-        };
+        let reached =
+            |frame: &Value| frame["member"] == of && number(&frame["delivered"]) >= delivered && number(&frame["read"]) >= read;
         number(&self.next("receipt", reached)["rev"])
     }
 
@@ -215,7 +214,8 @@ fn typing_is_shown_to_the_other_and_stored_nowhere() {
     let dropped = || server.counter("switchboard_drops_total{what=\"typing\",why=\"rate\"}");
     // the first one that is passed on is at most three seconds away, and so is the next
     let end = Instant::now() + SOON;
-    while !bobs[0].so_far("typing").iter().any(|frame| *frame == json!({ "type": "typing", "conversation": CHAT, "from": "11" })) {
+    while !bobs[0].so_far("typing").iter().any(|frame| *frame == json!({ "type": "typing", "conversation": CHAT, "from": "11" }))
+    {
         assert!(Instant::now() < end, "typing is never told");
         ann.say(typing());
         std::thread::sleep(Duration::from_millis(50));
@@ -246,7 +246,8 @@ fn presence_is_told_to_who_watches_and_knows_one() {
     let watch = json!({ "type": "watch", "users": ["12", "13", "99999"] });
     // offline, never seen; strangers and nobody are the same: nothing
     ann.say(watch.clone());
-    let presence = |client: &mut Client, online: bool| client.next("presence", |frame| frame["user"] == "12" && frame["online"] == online);
+    let presence =
+        |client: &mut Client, online: bool| client.next("presence", |frame| frame["user"] == "12" && frame["online"] == online);
     assert_eq!(presence(&mut ann, false), json!({ "type": "presence", "user": "12", "online": false }));
     let phone = Client::attach(&server, BOB, "phone", "");
     assert_eq!(presence(&mut ann, true), json!({ "type": "presence", "user": "12", "online": true }));
@@ -294,7 +295,9 @@ fn receipts_cost_few_commits_however_many_there_are() {
     let seconds = began.elapsed().as_secs() + 1;
     let (commits, changed) =
         (server.counter("switchboard_receipt_commits_total"), server.counter("switchboard_receipts_changed_total"));
-    println!("300 messages, each acknowledged, every tenth read, in {seconds} s: {commits} commits for receipts alone, {changed} rows changed");
+    println!(
+        "300 messages, each acknowledged, every tenth read, in {seconds} s: {commits} commits for receipts alone, {changed} rows changed"
+    );
     // ten hand-overs of reads a second, one of deliveries; each changes at most two rows for the one conversation
     assert!(commits <= 11 * seconds, "{commits} commits in {seconds} s");
     assert!(changed <= 2 * 11 * seconds, "{changed} rows in {seconds} s");

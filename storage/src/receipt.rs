@@ -161,7 +161,9 @@ mod tests {
 
     fn watermarks(stored: &Stored) -> BTreeMap<ReceiptKey, Marks> {
         // of one's own deliveries a row only knows what it knew at the last read
-        let own = |key: &ReceiptKey, marks: Marks| if key.owner == key.member { Marks { read: marks.read, ..Marks::default() } } else { marks };
+        let own = |key: &ReceiptKey, marks: Marks| {
+            if key.owner == key.member { Marks { read: marks.read, ..Marks::default() } } else { marks }
+        };
         stored.iter().map(|(key, (marks, _))| (*key, own(key, *marks))).collect()
     }
 
@@ -198,7 +200,10 @@ mod tests {
         let raised = raise(&[said(2, 1, 7, 0)], &HashMap::new(), |nth| 10 + nth);
         assert_eq!(raised.rows.iter().map(|row| row.owner).collect::<Vec<_>>(), [user(1)]);
         let raised = raise(&[said(2, 1, 7, 5), Mark::Through { member: user(2), seq: 3 }], &HashMap::new(), |nth| 10 + nth);
-        assert_eq!(raised.rows.iter().map(|row| (row.owner, row.receipt.rev)).collect::<Vec<_>>(), [(user(1), 10), (user(2), 10)]);
+        assert_eq!(
+            raised.rows.iter().map(|row| (row.owner, row.receipt.rev)).collect::<Vec<_>>(),
+            [(user(1), 10), (user(2), 10)]
+        );
         assert_eq!((raised.revisions, raised.through), (1, vec![(user(2), 3)]));
     }
 

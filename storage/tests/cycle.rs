@@ -14,8 +14,8 @@ use protocol::{ConversationId, ErrorCode, Position};
 use router::submit::Outcome;
 use storage::cycle::Limits;
 use storage::receipt::{Mark, TakeMarks};
-use storage::store::{Place, Store};
 use storage::store::contract::user;
+use storage::store::{Place, Store};
 
 const PLENTY: u32 = 1 << 30;
 
@@ -276,7 +276,7 @@ fn receipts_and_what_is_told_survive_a_crash_together() {
     let fifth = position_of(&bench, 2, 5);
     let through = Mark::Through { member: user(2), seq: 5 };
     bench.cycle().take_marks(vec![mark(2, 1, fifth, Position::default()), through]);
-    let told = |bench: &Bench| bench.block_on(bench.store().delivered(user(2), Place { epoch: 1, seq: 5 })).unwrap().is_none();
+    let told = |bench: &Bench| bench.block_on(bench.store().delivered(user(2), Place { epoch: 1, seq: 5 }, 0)).unwrap().is_none();
     wait(|| told(&bench));
     let crashed = bench.crash();
     assert!(told(&crashed));

@@ -192,13 +192,7 @@ impl World {
         let heads = self.store.heads(SHARD, &owners).await.expect("in memory");
         let plan = plan(arrivals, &mut known, &mut owners.into_iter().zip(heads).collect());
         let (next_offset, rows) = (self.checkpoint.offset + 1, plan.rows.clone());
-        let commit = Commit {
-            expect: self.checkpoint,
-            next_offset,
-            rows: plan.rows,
-            keys: plan.keys,
-            ..Commit::default()
-        };
+        let commit = Commit { expect: self.checkpoint, next_offset, rows: plan.rows, keys: plan.keys, ..Commit::default() };
         self.store.commit(SHARD, commit).await.expect("one owner, keys that were asked for");
         self.checkpoint.offset = next_offset;
         if pushed {

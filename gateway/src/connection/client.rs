@@ -191,9 +191,6 @@ impl Client {
         if let Some(hints) = inbox.hints {
             self.hints(*hints, out);
         }
-        if let Some(missed) = inbox.missed {
-            self.told.missed(missed);
-        }
         if let Some(ms) = inbox.move_after_ms {
             out.server(&ServerFrame::Move { after_ms: ms.into() });
         }
@@ -218,6 +215,9 @@ impl Client {
         }
         for (user, presence) in hints.presence {
             self.tell(ServerFrame::Presence { user, presence }, out);
+        }
+        if let Some(missed) = hints.missed {
+            self.told.missed(missed);
         }
     }
 

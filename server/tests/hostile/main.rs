@@ -198,7 +198,10 @@ const LIST: [(u8, &str, Kind); 82] = [
 ];
 
 fn rows(plain: &Server) -> Vec<Row> {
-    [http::rows(), frames::rows(), messages::rows(), receipts::rows(), attach::rows(plain), scenes::rows()].into_iter().flatten().collect()
+    [http::rows(), frames::rows(), messages::rows(), receipts::rows(), attach::rows(plain), scenes::rows()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A row of the plain server with its usual counter.

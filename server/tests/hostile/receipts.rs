@@ -77,7 +77,8 @@ fn watch_flood(server: &Server) {
 fn read_flood(server: &Server) {
     let mut raw = Raw::attach_new(server, 64);
     let mark = |other: u64| format!(r#"{{"type":"read","conversation":"d:64:{other}","position":"{FULL}"}}"#);
-    let flood = |from: u64, count| (from..from + count).flat_map(|other| client_frame(0x81, mark(other).as_bytes())).collect::<Vec<_>>();
+    let flood =
+        |from: u64, count| (from..from + count).flat_map(|other| client_frame(0x81, mark(other).as_bytes())).collect::<Vec<_>>();
     let _ = raw.write(&flood(1000, 150));
     let refused = raw.until("\"rate\"");
     assert!(refused.contains("retry_after_ms"), "{refused}");

@@ -198,11 +198,7 @@ impl Store for FaultyStore {
         self.databases.of(owner).known_epoch(owner)
     }
 
-    async fn last_positions(
-        &self,
-        owner: UserId,
-        conversations: &[ConversationId],
-    ) -> Result<Vec<Option<Position>>, StoreError> {
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
         let shard = self.databases.shards.of(owner);
         read!(self, shard, "before reading positions", last_positions(owner, conversations))
     }

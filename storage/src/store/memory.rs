@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use protocol::plant::{Bug, planted};
 use protocol::limits::UNREAD_MAX;
+use protocol::plant::{Bug, planted};
 use protocol::receipt::{Marks, Receipt};
 use protocol::record::{Event, EventBody, Link, Message, Source};
 use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
 use router::expand::{ShardId, owners};
 
 use super::{
-    Acquired, Checkpoint, Commit, Cursor, Cutoff, DELIVERED_ROWS, Delivered, Head, HighWater, KeyOf, KeyRow, Page, Place, Retained, Seen,
-    Slice, Standing, Store, StoreError, UNREAD_ROWS,
+    Acquired, Checkpoint, Commit, Cursor, Cutoff, DELIVERED_ROWS, Delivered, Head, HighWater, KeyOf, KeyRow, Page, Place,
+    Retained, Seen, Slice, Standing, Store, StoreError, UNREAD_ROWS,
 };
 use crate::receipt::ReceiptKey;
 
@@ -364,9 +364,9 @@ impl Store for MemoryStore {
         Ok(receipts)
     }
 
-    async fn delivered(&self, owner: UserId, acknowledged: Place) -> Result<Option<Delivered>, StoreError> {
+    async fn delivered(&self, owner: UserId, acknowledged: Place, after: Seq) -> Result<Option<Delivered>, StoreError> {
         let state = self.state.lock();
-        let told = state.through.get(&owner).copied().unwrap_or(0);
+        let told = state.through.get(&owner).copied().unwrap_or(0).max(after);
         let head = state.head(owner);
         let from = told.max(head.floor);
         let through = acknowledged.seq.min(head.head).min(from + DELIVERED_ROWS as u64);
@@ -382,11 +382,7 @@ impl Store for MemoryStore {
         Ok(Some(Delivered { through, newest: newest.into_iter().collect() }))
     }
 
-    async fn last_positions(
-        &self,
-        owner: UserId,
-        conversations: &[ConversationId],
-    ) -> Result<Vec<Option<Position>>, StoreError> {
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
         let state = self.state.lock();
         let last = |conversation: &ConversationId| {
             let of = |message: &&Arc<Message>| message.record.identity.conversation == *conversation;

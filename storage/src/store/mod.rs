@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use protocol::limits::UNREAD_MAX;
 use protocol::receipt::{Marks, Receipt};
 use protocol::record::{BodyHash, Event, EventBody, Identity, Link, Message, Source};
-use protocol::limits::UNREAD_MAX;
 use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
 use router::expand::ShardId;
 
@@ -316,9 +316,10 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// What of a mailbox has been delivered when its owner has acknowledged up to a place, and is not in receipts yet: between [`Commit::through`] and
-    /// that place, at most [`DELIVERED_ROWS`] of it. None: nothing, or a place of another stream epoch.
-    async fn delivered(&self, owner: UserId, acknowledged: Place) -> Result<Option<Delivered>, StoreError> {
-        let _ = (owner, acknowledged);
+    /// that place, at most [`DELIVERED_ROWS`] of it. Up to `after` it is told by marks that are on their way. None: nothing, or a place of another
+    /// stream epoch.
+    async fn delivered(&self, owner: UserId, acknowledged: Place, after: Seq) -> Result<Option<Delivered>, StoreError> {
+        let _ = (owner, acknowledged, after);
         Ok(None)
     }
 

@@ -257,10 +257,7 @@ fn conversation(one: &Conversation, out: &mut Vec<u8>) {
     for (index, (member, marks)) in one.receipts.iter().enumerate() {
         let comma = if index > 0 { "," } else { "" };
         let (delivered, read) = (marks.delivered, marks.read);
-        append(
-            out,
-            format_args!("{comma}{{\"member\":\"{member}\",\"delivered\":\"{delivered}\",\"read\":\"{read}\"}}"),
-        );
+        append(out, format_args!("{comma}{{\"member\":\"{member}\",\"delivered\":\"{delivered}\",\"read\":\"{read}\"}}"));
     }
     out.extend_from_slice(b"]}");
 }

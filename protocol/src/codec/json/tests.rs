@@ -206,7 +206,10 @@ fn pages_are_json() {
             messages.first().map_or(ConversationId::direct(UserId::SERVER, UserId::SERVER), |m| m.record.identity.conversation);
         for frame in [
             ServerFrame::Page { conversation, messages: messages.clone(), before: None },
-            ServerFrame::Conversations { conversations: messages.iter().map(listed).collect(), before: Some(Position::new(1, 2)) },
+            ServerFrame::Conversations {
+                conversations: messages.iter().map(listed).collect(),
+                before: Some(Position::new(1, 2)),
+            },
         ] {
             let mut out = Vec::new();
             super::encode(&frame, &mut out);

@@ -55,7 +55,11 @@ async fn place(store: &dyn Store, owner: u64, seq: Seq) -> Place {
 }
 
 async fn delivered(store: &dyn Store, owner: u64, seq: Seq) -> Option<Delivered> {
-    let delivered = store.delivered(user(owner), place(store, owner, seq).await).await.expect("delivered");
+    delivered_behind(store, owner, seq, 0).await
+}
+
+async fn delivered_behind(store: &dyn Store, owner: u64, seq: Seq, after: Seq) -> Option<Delivered> {
+    let delivered = store.delivered(user(owner), place(store, owner, seq).await, after).await.expect("delivered");
     delivered.map(|mut delivered| {
         delivered.newest.sort_unstable();
         delivered
@@ -134,7 +138,7 @@ async fn deliveries_are_what_others_wrote_up_to_the_acknowledged(store: &dyn Sto
     assert_eq!(delivered(store, 1, 0).await, None);
     assert_eq!(delivered(store, 9, 5).await, None, "an empty mailbox");
     let foreign = Place { epoch: place(store, 1, 8).await.epoch + 1, seq: 8 };
-    assert_eq!(store.delivered(user(1), foreign).await, Ok(None), "a place of another stream epoch");
+    assert_eq!(store.delivered(user(1), foreign, 0).await, Ok(None), "a place of another stream epoch");
 }
 
 /// What is told is not told again, and only rises; a long backlog comes in steps.
@@ -147,11 +151,14 @@ async fn deliveries_are_told_in_steps_and_not_twice(store: &dyn Store) {
     writer.commit().await.expect("commit");
     let first = delivered(store, 1, count).await.expect("a step");
     assert_eq!((first.through, &first.newest[..]), (count - 10, &[(conversation(1, 2), at(count - 10))][..]));
+    // the marks of the first step are on their way
+    let second = Delivered { through: count, newest: vec![(conversation(1, 2), at(count))] };
+    assert_eq!(delivered_behind(store, 1, count, first.through).await, Some(second.clone()));
+    assert_eq!(delivered_behind(store, 1, count, count).await, None);
     writer.commit.through = vec![(user(1), first.through)];
     writer.commit().await.expect("commit");
     assert_eq!(delivered(store, 1, count - 10).await, None);
-    let second = delivered(store, 1, count).await.expect("another step");
-    assert_eq!((second.through, &second.newest[..]), (count, &[(conversation(1, 2), at(count))][..]));
+    assert_eq!(delivered(store, 1, count).await, Some(second));
     writer.commit.through = vec![(user(1), 3)];
     writer.commit().await.expect("a lower one changes nothing");
     assert_eq!(delivered(store, 1, count - 10).await, None);
@@ -176,7 +183,8 @@ async fn unread_is_what_others_wrote_behind_the_read_position(store: &dyn Store)
     }
     writer.message(&message(1, 1, 6), &[(1, 6)]);
     writer.commit().await.expect("commit");
-    let standing = async |owner, with| store.standings(user(owner), &[conversation(owner, with)]).await.expect("standings").remove(0);
+    let standing =
+        async |owner, with| store.standings(user(owner), &[conversation(owner, with)]).await.expect("standings").remove(0);
     let nothing = Marks::default();
     let fresh = Standing { unread: 3, read: nothing.read, others: vec![(user(2), nothing)] };
     assert_eq!(standing(1, 2).await, fresh);

@@ -28,7 +28,8 @@ const SAVE: &str = "INSERT INTO device (user, device, born_head, cursor, born_at
 
 const SEEN: &str = "UPDATE device SET seen_at_ms = max(seen_at_ms, asked.value ->> 2) FROM json_each(?1) AS asked \
      WHERE device.user = asked.value ->> 0 AND device.device = asked.value ->> 1";
-const LAST_SEEN: &str = "SELECT d.user, max(d.seen_at_ms) FROM json_each(?1) AS asked JOIN device AS d ON d.user = asked.value GROUP BY d.user";
+const LAST_SEEN: &str =
+    "SELECT d.user, max(d.seen_at_ms) FROM json_each(?1) AS asked JOIN device AS d ON d.user = asked.value GROUP BY d.user";
 
 /// This installation.
 #[derive(Debug, Clone, PartialEq, Eq)]

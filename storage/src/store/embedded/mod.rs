@@ -14,12 +14,12 @@ use router::expand::ShardId;
 use tokio::sync::Semaphore;
 
 use super::{
-    Acquired, Checkpoint, Commit, Cursor, Cutoff, Delivered, Head, KeyOf, KeyRow, Page, Place, Retained, Seen, Slice, Standing, Store,
-    StoreError,
+    Acquired, Checkpoint, Commit, Cursor, Cutoff, Delivered, Head, KeyOf, KeyRow, Page, Place, Retained, Seen, Slice, Standing,
+    Store, StoreError,
 };
-use protocol::receipt::{Marks, Receipt};
-use crate::receipt::ReceiptKey;
 use crate::StorageError;
+use crate::receipt::ReceiptKey;
+use protocol::receipt::{Marks, Receipt};
 
 mod devices;
 mod engine;
@@ -127,7 +127,13 @@ impl EmbeddedStore {
         let instance = devices.instance().await?;
         // new folders and files are only safe when their names are
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| folder(error.to_string()))?;
-        let mailboxes = Mailboxes { engine, heads: Heads::new(heads), through: Heads::new(heads), writer: Mutex::default(), resume: Mutex::default() };
+        let mailboxes = Mailboxes {
+            engine,
+            heads: Heads::new(heads),
+            through: Heads::new(heads),
+            writer: Mutex::default(),
+            resume: Mutex::default(),
+        };
         mailboxes.belong_to(&instance.id).map_err(|error| folder(error.to_string()))?;
         Ok(Self { mailboxes: Arc::new(mailboxes), devices, instance, readers: Arc::new(Semaphore::new(readers)) })
     }
@@ -309,20 +315,16 @@ impl Store for EmbeddedStore {
         self.blocking(move |mailboxes| mailboxes.receipts_since_now(owner, rev, limit)).await
     }
 
-    async fn delivered(&self, owner: UserId, acknowledged: Place) -> Result<Option<Delivered>, StoreError> {
+    async fn delivered(&self, owner: UserId, acknowledged: Place, after: Seq) -> Result<Option<Delivered>, StoreError> {
         // told already, the usual case of an attach: no snapshot and no thread
         let nothing = acknowledged.seq == 0 || acknowledged.epoch != self.instance.stream_epoch;
         if nothing || acknowledged.seq <= self.mailboxes.through_now(owner)? {
             return Ok(None);
         }
-        self.blocking(move |mailboxes| mailboxes.delivered_now(owner, acknowledged.seq)).await
+        self.blocking(move |mailboxes| mailboxes.delivered_now(owner, acknowledged.seq, after)).await
     }
 
-    async fn last_positions(
-        &self,
-        owner: UserId,
-        conversations: &[ConversationId],
-    ) -> Result<Vec<Option<Position>>, StoreError> {
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
         let conversations = conversations.to_vec();
         self.blocking(move |mailboxes| mailboxes.last_positions_now(owner, &conversations)).await
     }

@@ -90,9 +90,9 @@ impl Mailboxes {
     }
 
     /// Newest first, so that of each conversation one row of others is enough.
-    pub(super) fn delivered_now(&self, owner: UserId, acknowledged: Seq) -> Result<Option<Delivered>, StoreError> {
+    pub(super) fn delivered_now(&self, owner: UserId, acknowledged: Seq, after: Seq) -> Result<Option<Delivered>, StoreError> {
         let snapshot = self.engine.database.snapshot();
-        let told = self.through_in(&snapshot, owner)?;
+        let told = self.through_in(&snapshot, owner)?.max(after);
         let head = self.head_in(&snapshot, owner)?;
         let from = told.max(head.floor);
         let through = acknowledged.min(head.head).min(from.saturating_add(DELIVERED_ROWS as u64));
@@ -178,5 +178,36 @@ impl Mailboxes {
             }
         }
         Ok(standing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EmbeddedStore, Options};
+    use super::*;
+    use crate::store::contract::{Writer, message, user};
+    use crate::store::{Place, Store};
+
+    /// A folder of an older build has no sender in the rows of its history.
+    #[tokio::test]
+    async fn rows_of_older_builds_are_looked_up_in_the_body() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path(), Options::default()).await.unwrap();
+        let mut writer = Writer::acquire(&store).await;
+        let messages = [message(2, 1, 1), message(1, 2, 2), message(2, 1, 3), message(1, 2, 4)];
+        for (message, seq) in messages.iter().zip(1..) {
+            writer.message(message, &[(1, seq)]);
+        }
+        writer.commit().await.unwrap();
+        let conversation = messages[0].record.identity.conversation;
+        let engine = &store.mailboxes.engine;
+        let mut batch = engine.batch(4, Some(fjall::PersistMode::SyncData));
+        for message in &messages {
+            batch.insert(&engine.history, layout::history_key(conversation, message.position), []);
+        }
+        engine.commit(batch).unwrap();
+        let delivered = store.delivered(user(1), Place { epoch: 1, seq: 4 }, 0).await.unwrap().unwrap();
+        assert_eq!(delivered.newest, [(conversation, messages[2].position)]);
+        assert_eq!(store.standings(user(1), &[conversation]).await.unwrap()[0].unread, 2);
     }
 }

@@ -322,11 +322,7 @@ impl Store for PostgresStore {
         self.inner.map.read().stream_epoch(self.inner.shards.of(owner))
     }
 
-    async fn last_positions(
-        &self,
-        owner: UserId,
-        conversations: &[ConversationId],
-    ) -> Result<Vec<Option<Position>>, StoreError> {
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
         self.inner.last_positions_now(owner, conversations).await
     }
 

@@ -108,9 +108,8 @@ impl Inner {
         }
         let shard = self.shards.of(owner);
         let names: Vec<_> = conversations.iter().map(|conversation| conversation.key()).collect();
-        let rows = self
-            .at(shard, || sqlx::query(LAST_POSITIONS).bind(i32::from(shard.0)).bind(bound(owner.get())).bind(&names))
-            .await?;
+        let rows =
+            self.at(shard, || sqlx::query(LAST_POSITIONS).bind(i32::from(shard.0)).bind(bound(owner.get())).bind(&names)).await?;
         let last = |row: &PgRow| {
             let position: Option<i64> = get(row, "last_position")?;
             position.map(|position| unsigned(position).map(Position::from_stored)).transpose()
