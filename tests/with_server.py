@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Runs a command beside a server of its own: tests/with_server.py [--users 42,43] COMMAND [ARG…]
+"""Runs a command beside a server of its own: tests/with_server.py [--users 42,43] [--tls] COMMAND [ARG…]
 
 The server gets a free port and a temporary data folder. The command gets, in its environment:
 
-  TEST_URL        http://127.0.0.1:PORT
+  TEST_URL        http://127.0.0.1:PORT, or https:// with --tls
+  TEST_CA         with --tls: the authority that signed its certificate (NODE_EXTRA_CA_CERTS too)
   TEST_TOKEN_42   a token for user 42, by `switchboard token` (one for each of --users)
   TEST_CONTROL    http://127.0.0.1:PORT2, where it may POST /kill (SIGKILL) and /start (same port, same data)
   TEST_BIN        the binary: also the way to name another than target/debug/switchboard
@@ -19,6 +20,7 @@ import http.server
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from authority import Authority
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("TEST_BIN") or ROOT / "target/debug/switchboard").resolve()
@@ -38,8 +42,15 @@ DRAIN_S = 30
 class Server:
     """The server process: started, killed and started again on one port and one data folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, tls: bool = False):
         self.data = folder / "data"
+        self.environment = dict(SETTINGLESS)
+        self.ca: Path | None = None
+        if tls:
+            authority, certificate, key = Authority(folder / "tls"), folder / "tls" / "tls.crt", folder / "tls" / "tls.key"
+            authority.issue(certificate, key)
+            self.ca = authority.ca
+            self.environment |= {"SWITCHBOARD_GATEWAY__TLS__CERTIFICATE": str(certificate), "SWITCHBOARD_GATEWAY__TLS__KEY": str(key)}
         self.log = folder / "server.log"
         self.port = 0
         self.process: subprocess.Popen | None = None
@@ -47,7 +58,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.ca else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         with self.lock:
@@ -56,10 +67,10 @@ class Server:
             with self.log.open("ab") as log:
                 command = [BINARY, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port}"]
                 self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                env=SETTINGLESS)
+                                                env=self.environment)
             deadline = time.monotonic() + START_S
             while time.monotonic() < deadline:
-                found = re.search(rb"listening on http://127\.0\.0\.1:(\d+)", self.log.read_bytes()[seen:])
+                found = re.search(rb"listening on https?://127\.0\.0\.1:(\d+)", self.log.read_bytes()[seen:])
                 if found:
                     self.port = int(found[1])
                     return self.wait_ready(deadline)
@@ -70,9 +81,10 @@ class Server:
 
     def wait_ready(self, deadline: float) -> None:
         """Ready: a message of the server's own has gone the whole path."""
+        trusted = ssl.create_default_context(cafile=self.ca) if self.ca else None
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.url}/ready", timeout=5):
+                with urllib.request.urlopen(f"{self.url}/ready", timeout=5, context=trusted):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
@@ -139,6 +151,7 @@ def control(server: Server) -> http.server.ThreadingHTTPServer:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", default="42,43")
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     if not args.command:
@@ -148,7 +161,7 @@ def main() -> int:
         return 1
 
     with tempfile.TemporaryDirectory(prefix="switchboard-test-") as folder:
-        server = Server(Path(folder))
+        server = Server(Path(folder), args.tls)
         problem = None
         code = 1
         try:
@@ -156,6 +169,8 @@ def main() -> int:
             door = control(server)
             environment = dict(os.environ, TEST_URL=server.url, TEST_BIN=str(BINARY),
                                TEST_CONTROL=f"http://127.0.0.1:{door.server_port}")
+            if server.ca:
+                environment |= {"TEST_CA": str(server.ca), "NODE_EXTRA_CA_CERTS": str(server.ca)}
             for user in args.users.split(","):
                 environment[f"TEST_TOKEN_{user}"] = server.token(user)
             code = subprocess.run(args.command, env=environment, stdin=subprocess.DEVNULL).returncode

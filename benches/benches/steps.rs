@@ -12,7 +12,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use gateway::frame_reader::FrameReader;
 use gateway::outbound::Frames;
 use gateway::session::{Session, Step};
+use prost::Message as _;
 use protocol::codec::Encoding;
+use protocol::codec::proto::v1::{self, client_frame};
 use protocol::frame::ServerFrame;
 use protocol::limits::Limits;
 use protocol::record::{Content, Event, EventBody, Identity, Link, MailboxRecord, Message, Record, Source, Verdict};
@@ -56,37 +58,61 @@ fn send_json() -> Vec<u8> {
     format!(r#"{{"type":"send","id":"{id}","to":"u:43","kind":"text","body":{{"text":"{text}"}}}}"#).into_bytes()
 }
 
+fn send_proto() -> Vec<u8> {
+    let send = client_frame::Send {
+        id: Uuid::now_v7().as_bytes().to_vec(),
+        to: Some(client_frame::send::To::User(43)),
+        body: Some(client_frame::send::Body::Text("x".repeat(200))),
+        reply_to: None,
+    };
+    v1::ClientFrame { frame: Some(client_frame::Frame::Send(send)) }.encode_to_vec()
+}
+
+/// Each step in each encoding; throughput counts the bytes of the frame.
 fn codec(c: &mut Criterion) {
-    let mut group = c.benchmark_group("codec");
-    let send = send_json();
-    assert!(Encoding::Json.decode(&send).is_ok());
-    group.bench_function("decode a send", |b| b.iter(|| Encoding::Json.decode(black_box(&send))));
-    let received = br#"{"type":"received","seq":123456}"#;
-    group.bench_function("decode an acknowledgement", |b| b.iter(|| Encoding::Json.decode(black_box(received))));
+    let received = client_frame::Received { seq: 123_456 };
+    let received = v1::ClientFrame { frame: Some(client_frame::Frame::Received(received)) }.encode_to_vec();
+    codec_in(c, Encoding::Json, &send_json(), br#"{"type":"received","seq":123456}"#);
+    codec_in(c, Encoding::Proto, &send_proto(), &received);
+}
+
+fn codec_in(c: &mut Criterion, encoding: Encoding, send: &[u8], received: &[u8]) {
+    let name = if encoding == Encoding::Json { "codec".to_owned() } else { format!("codec {}", encoding.name()) };
+    let mut group = c.benchmark_group(name);
+    for (name, frame) in [("decode a send", send), ("decode an acknowledgement", received)] {
+        assert!(encoding.decode(frame).is_ok());
+        group.throughput(Throughput::Bytes(frame.len() as u64));
+        group.bench_function(name, |b| b.iter(|| encoding.decode(black_box(frame))));
+    }
     let mut out = Vec::with_capacity(1024);
     let one = record(1);
     let accepted = ServerFrame::Accepted { id: one.identity.id, conversation: one.identity.conversation };
+    encoding.encode(&accepted, &mut out);
+    group.throughput(Throughput::Bytes(out.len() as u64));
     group.bench_function("encode accepted", |b| {
         b.iter(|| {
             out.clear();
-            Encoding::Json.encode(black_box(&accepted), &mut out);
+            encoding.encode(black_box(&accepted), &mut out);
         });
     });
+    let shared = event(7);
+    out.clear();
+    encoding.event(&shared, &mut out);
+    group.throughput(Throughput::Bytes(out.len() as u64));
     group.bench_function("encode an event for its first receiver", |b| {
         b.iter_batched_ref(
             || event(7),
             |event| {
                 out.clear();
-                Encoding::Json.event(event, &mut out);
+                encoding.event(event, &mut out);
             },
             BatchSize::SmallInput,
         );
     });
-    let shared = event(7);
     group.bench_function("encode an event for the next receiver", |b| {
         b.iter(|| {
             out.clear();
-            Encoding::Json.event(black_box(&shared), &mut out);
+            encoding.event(black_box(&shared), &mut out);
         });
     });
     group.finish();

@@ -12,11 +12,12 @@ pub mod session;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("handshake", handshake::upgrade),
     ("token", handshake::token),
     ("frame_reader", messages::frames),
     ("client_frame", messages::client_frame),
+    ("client_frame_proto", messages::client_frame_proto),
     ("names", messages::names),
     ("log_record", records::log_record),
     ("checkpoint", records::checkpoint),

@@ -1,7 +1,10 @@
 //! WebSocket frames, and the client's frames in them.
 
 use gateway::frame_reader::{FrameReader, Incoming, Violation};
+use prost::Message as _;
 use protocol::codec::Encoding;
+use protocol::codec::proto::v1;
+use protocol::codec::proto::v1::client_frame::{self as wire, Frame};
 use protocol::frame::{ClientFrame, FrameError, ServerFrame};
 use protocol::limits::CONTROL_BYTES_MAX;
 use protocol::record::Content;
@@ -72,7 +75,7 @@ pub fn client_frame(data: &[u8]) {
     }
     let json: Option<serde_json::Value> = serde_json::from_slice(data).ok();
     match Encoding::Json.decode(data) {
-        Err(error) => check_error(error, data),
+        Err(error) => check_error(error, data, Encoding::Json),
         Ok(frame) => {
             let json = json.expect("what is taken is JSON");
             let is = |name: &str| assert_eq!(json["type"], name);
@@ -107,16 +110,61 @@ pub fn client_frame(data: &[u8]) {
     }
 }
 
-fn check_error(error: FrameError, data: &[u8]) {
+/// A client's frame in Protobuf: refused with an answer that can be said, or taken as what it says.
+pub fn client_frame_proto(data: &[u8]) {
+    let frame = match Encoding::Proto.decode(data) {
+        Err(error) => return check_error(error, data, Encoding::Proto),
+        Ok(frame) => frame,
+    };
+    let contract = v1::ClientFrame::decode(data).expect("what is taken is Protobuf");
+    assert_eq!(Encoding::Proto.decode(&contract.encode_to_vec()).as_ref(), Ok(&frame), "what was unknown in it says nothing");
+    match (frame, contract.frame.expect("what is taken has a type")) {
+        (ClientFrame::Hello(hello), Frame::Hello(said)) => {
+            assert_eq!((hello.epoch, hello.cursor, hello.version), (said.epoch, said.cursor, said.version));
+            assert_eq!((hello.token, hello.device.map(|device| device.to_string())), (said.token, said.device));
+        }
+        (ClientFrame::Received(seq), Frame::Received(said)) => assert_eq!(seq, said.seq),
+        (ClientFrame::History { conversation, before, limit }, Frame::History(said)) => {
+            assert_eq!((conversation.to_string(), limit), (said.conversation, said.limit));
+            assert_eq!(before.map(Position::get), said.before);
+        }
+        (ClientFrame::Conversations { before, limit }, Frame::Conversations(said)) => {
+            assert_eq!((before.map(Position::get), limit), (said.before, said.limit));
+        }
+        (ClientFrame::Ping, Frame::Ping(_)) => {}
+        (ClientFrame::Send(send), Frame::Send(said)) => {
+            let Content::Text(text) = &send.content;
+            assert!(!text.contains('\0') && said.body == Some(wire::send::Body::Text(text.clone())));
+            assert_eq!(send.id.bytes()[..], said.id);
+            assert_eq!(send.id.bytes()[6] >> 4, 7);
+            assert_eq!(send.reply_to.map(|reply| reply.from.get()), said.reply_to.map(|reply| reply.sender));
+        }
+        (taken, said) => panic!("{said:?} was taken for {taken:?}"),
+    }
+}
+
+fn check_error(error: FrameError, data: &[u8], encoding: Encoding) {
     // 160 letters of the message, each up to 6 bytes as JSON, and what stands around them
     const ANSWER_BYTES_MAX: usize = 2048;
     if let Some(id) = error.id {
-        let id = id.to_string();
-        assert!(data.windows(id.len()).any(|part| part == id.as_bytes()) || data.contains(&b'\\'), "an id comes from the frame");
+        let has = |part: &[u8]| data.windows(part.len()).any(|window| window == part);
+        let comes = match encoding {
+            Encoding::Json => has(id.to_string().as_bytes()) || data.contains(&b'\\'),
+            Encoding::Proto => has(id.bytes()),
+        };
+        assert!(comes, "an id comes from the frame");
     }
-    let mut out = Vec::new();
-    Encoding::Json.encode(&ServerFrame::Error { error, retry_after_ms: None }, &mut out);
-    assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok_and(|answer| answer["code"].is_string()));
+    let (code, mut out) = (error.code, Vec::new());
+    encoding.encode(&ServerFrame::Error { error, retry_after_ms: None }, &mut out);
+    match encoding {
+        Encoding::Json => {
+            assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok_and(|answer| answer["code"] == code.name()));
+        }
+        Encoding::Proto => {
+            let answer = v1::ServerFrame::decode(&out[..]).expect("an answer is Protobuf").frame;
+            assert!(matches!(answer, Some(v1::server_frame::Frame::Error(why)) if why.code() != v1::ErrorCode::Unspecified));
+        }
+    }
     assert!(out.len() <= ANSWER_BYTES_MAX, "{} bytes of answer to {}", out.len(), data.len());
 }
 
@@ -189,5 +237,42 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("deep", format!(r#"{{"type":"ping","x":{}{}}}"#, "[".repeat(40), "]".repeat(40))),
     ];
     seeds.extend(frames.into_iter().map(|(name, frame)| ("client_frame", name, frame.into_bytes())));
+    seeds.extend(proto_seeds().into_iter().map(|(name, frame)| ("client_frame_proto", name, frame)));
     seeds
+}
+
+fn proto_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let bytes = |frame: Frame| v1::ClientFrame { frame: Some(frame) }.encode_to_vec();
+    let id = MessageId::from_stored(&[0x01, 0x93, 0x2d, 0x5e, 0x7f, 0x3a, 0x7c, 0x4d, 0x8e, 0x5f, 1, 2, 3, 4, 5, 6]);
+    let id = id.expect("16 bytes").bytes().to_vec();
+    let send = |to, text: &str| wire::Send {
+        id: id.clone(),
+        to: Some(to),
+        body: Some(wire::send::Body::Text(text.into())),
+        reply_to: None,
+    };
+    let (user, by_name) = (wire::send::To::User(43), wire::send::To::Conversation("d:42:43".into()));
+    let answer = wire::Send { reply_to: Some(v1::MessageRef { sender: 42, id: id.clone() }), ..send(user, "h\u{e9} \u{1f600}") };
+    let hello = wire::Hello {
+        token: Some("a.b.c".into()),
+        device: Some("phone-1".into()),
+        epoch: Some(1),
+        cursor: Some(5),
+        version: Some(1),
+        rev: Some(7),
+    };
+    let page = wire::History { conversation: "d:42:43".into(), before: Some(281_474_976_710_656), limit: Some(100) };
+    vec![
+        ("hello", bytes(Frame::Hello(hello))),
+        ("send", bytes(Frame::Send(answer))),
+        ("send to a conversation", bytes(Frame::Send(send(by_name, "")))),
+        ("send, wrong", bytes(Frame::Send(send(wire::send::To::User(0), "a\0b")))),
+        ("received", bytes(Frame::Received(wire::Received { seq: u64::MAX }))),
+        ("history", bytes(Frame::History(page))),
+        ("conversations", bytes(Frame::Conversations(wire::Conversations { before: Some(7), limit: Some(1) }))),
+        ("ping", [bytes(Frame::Ping(wire::Ping {})), vec![0x78, 0x01]].concat()),
+        ("watch", bytes(Frame::Watch(wire::Watch { users: vec![1, 2, u64::MAX] }))),
+        ("groups", [[0x0b_u8; 40], [0x0c; 40]].concat()),
+        ("damaged", vec![0x12, 0x7f, 0x0a]),
+    ]
 }

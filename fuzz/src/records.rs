@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use protocol::codec::Encoding;
+use protocol::codec::proto::v1;
 use protocol::record::{
     BodyHash, Content, Event, EventBody, Identity, Link, MailboxRecord, Message, Notification, Record, Refusal, ReplyTo, Source,
     Verdict,
@@ -47,6 +49,10 @@ fn shown(event: &Event) {
     Encoding::Json.event(event, &mut out);
     let json: serde_json::Value = serde_json::from_slice(&out).expect("events are shown as JSON");
     assert_eq!(json["seq"].as_u64(), Some(event.seq));
+    out.clear();
+    Encoding::Proto.event(event, &mut out);
+    let frame = v1::ServerFrame::decode(&out[..]).expect("events are shown as Protobuf").frame;
+    assert!(matches!(frame, Some(v1::server_frame::Frame::Event(shown)) if shown.seq == event.seq && shown.event.is_some()));
     assert!(event.body.weight() > 0);
 }
 

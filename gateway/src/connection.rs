@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use fastwebsockets::OpCode;
 use protocol::CloseCode;
+use protocol::codec::Encoding;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use client::Client;
@@ -34,6 +35,8 @@ thread_local!(static READ: RefCell<Box<[u8; READ_BYTES]>> = RefCell::new(Box::ne
 
 /// What a connection does with what it reads: serve a client, or echo in conformance tests.
 pub trait Handler: Unpin {
+    /// How its frames are written.
+    fn encoding(&self) -> Encoding;
     /// The task is woken: take what waits elsewhere, look at the clocks.
     fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames);
     /// A message came. An error closes with its code.
@@ -98,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
         if self.phase == Phase::Open {
             return self.handler.wake(cx, out);
         }
-        let mut unsaid = Frames::borrow(protocol::codec::Encoding::default());
+        let mut unsaid = Frames::borrow(self.handler.encoding());
         self.handler.wake(cx, &mut unsaid);
         unsaid.give_back();
     }
@@ -175,32 +178,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
         }
     }
 
-    /// Writes; keeps what the socket does not take. False: the socket is broken.
-    fn write(&mut self, cx: &mut Context<'_>, out: Frames) -> bool {
+    /// Writes; keeps what the socket does not take. Whether it has taken everything; none: it is broken.
+    fn write(&mut self, cx: &mut Context<'_>, out: Frames) -> Option<bool> {
         let mut written = 0;
         while written < out.bytes().len() {
             match Pin::new(&mut self.stream).poll_write(cx, &out.bytes()[written..]) {
                 Poll::Ready(Ok(more)) if more > 0 => written += more,
                 Poll::Ready(_) => {
                     metrics::ended("write_error");
-                    return false;
+                    return None;
                 }
                 Poll::Pending => break,
             }
         }
-        let all = written == out.bytes().len();
-        self.handler.written(all, written);
-        if all {
-            out.give_back();
-        } else {
+        // a plain socket has nothing to flush; a TLS session holds what the kernel has not taken
+        let flushed = match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(_)) => {
+                metrics::ended("write_error");
+                return None;
+            }
+            Poll::Pending => false,
+        };
+        let rest = written < out.bytes().len();
+        self.handler.written(flushed && !rest, written);
+        if rest {
             self.unwritten = out.keep_from(written);
+        } else {
+            out.give_back();
         }
-        // a plain socket has nothing to flush; a TLS session may
-        !matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Ready(Err(_)))
+        Some(flushed && !rest)
     }
 
     fn out_buffer(&mut self) -> Frames {
-        let encoding = protocol::codec::Encoding::default();
+        let encoding = self.handler.encoding();
         match std::mem::take(&mut self.unwritten) {
             rest if rest.is_empty() => Frames::borrow(encoding),
             rest => Frames::behind(rest, encoding),
@@ -236,11 +247,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
             }
         }
         let was_full = out.bytes().len() > UNWRITTEN_BYTES_MAX;
-        if !this.write(cx, out) || this.handler.gave_up() {
+        let Some(flushed) = this.write(cx, out) else { return Poll::Ready(()) };
+        if this.handler.gave_up() {
             return Poll::Ready(());
         }
-        let flushed = this.unwritten.is_empty();
         if ended && (flushed || this.phase == Phase::Open) {
+            if flushed {
+                // over TLS the peer is told that nothing more comes; there is room for it, so nothing waits
+                let _ = Pin::new(&mut this.stream).poll_shutdown(cx);
+            }
             // dropping the stream closes it
             return Poll::Ready(());
         }
@@ -251,3 +266,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

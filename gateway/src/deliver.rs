@@ -126,6 +126,14 @@ impl Sessions {
         }
     }
 
+    /// Something has happened to sessions of this user's account: each connection looks whether its own has ended. Their tokens are refused
+    /// already, so one that enters later finds out by itself.
+    pub fn look_again(&self, user: UserId) {
+        for entry in self.by_user.get(&user).iter().flat_map(|entries| entries.iter()) {
+            entry.outbox.look_again();
+        }
+    }
+
     /// Removes exactly this session; a newer one of the same device stays.
     pub fn leave(&self, user: UserId, outbox: &Arc<Outbox>) {
         if let Some(mut entries) = self.by_user.get_mut(&user) {

@@ -11,6 +11,16 @@ pub enum GatewayError {
         /// Why.
         why: std::io::Error,
     },
+    /// Certificate or key cannot be used. Nothing of the key is in it.
+    #[error("{key}: {}: {why}", file.display())]
+    Tls {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file it names.
+        file: std::path::PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// A token that is not good for anything here. Clients see 401 or 4401 without the reason.
     #[error("the token is not valid: {0}")]
     Token(#[from] jsonwebtoken::errors::Error),

@@ -16,12 +16,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use protocol::CloseCode;
 use protocol::codec::Encoding;
-use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use crate::connection::{Client, Connection};
+use crate::http::headers;
 use crate::metrics;
 use crate::node::Gateway;
+use crate::stream::Stream;
 use crate::token::Claims;
 
 /// Longest request line that is looked at, bytes: beyond it 414.
@@ -33,6 +34,10 @@ const VERSION: &str = "sec-websocket-version";
 const PROTOCOL: &str = "sec-websocket-protocol";
 /// Seconds after which a refused upgrade may be tried again.
 const RETRY_S: u64 = 1;
+
+/// The address that is connected, in the extensions of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
 
 /// Why there is no upgrade.
 struct Refusal {
@@ -49,8 +54,21 @@ fn later(status: StatusCode, why: &'static str) -> Refusal {
     Refusal { status, why, header: Some((RETRY_AFTER.as_str(), HeaderValue::from(RETRY_S))) }
 }
 
-/// One request: the socket path here, everything else to the HTTP routes.
+/// One request, answered with the headers that every answer has.
 pub(crate) async fn route(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    node: &Arc<Gateway>,
+    routes: Router,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let hsts = headers::hsts(request.headers(), &node.config);
+    let mut response = answer(request, peer, node, routes).await?;
+    headers::secure(&mut response, hsts);
+    Ok(response)
+}
+
+/// The socket path here, everything else to the HTTP routes.
+async fn answer(
     request: Request<Incoming>,
     peer: SocketAddr,
     node: &Arc<Gateway>,
@@ -61,7 +79,11 @@ pub(crate) async fn route(
         Ok(()) if request.uri().path() == "/ws" && node.config.sockets => upgrade(request, peer, node),
         #[cfg(feature = "echo")]
         Ok(()) if request.uri().path() == "/echo" => echo(request),
-        Ok(()) => return routes.oneshot(request.map(Body::new)).await.map(last_of_its_connection),
+        Ok(()) => {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Peer(peer));
+            return routes.oneshot(request).await.map(last_of_its_connection);
+        }
     };
     Ok(refused.unwrap_or_else(|refusal| {
         metrics::rejected(refusal.status.as_u16());
@@ -135,6 +157,7 @@ fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>
     if offered {
         response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
+    metrics::upgraded(encoding);
     let bad = claims.is_err();
     let mut client = Client::new(Arc::clone(node), peer.ip(), encoding, claims.ok().flatten().map(Box::new));
     if bad {
@@ -157,9 +180,9 @@ fn shake<B>(request: &mut Request<B>) -> Result<(Response<Body>, UpgradeFut), Re
 }
 
 /// The stream itself, out of hyper's hands, and what the client has sent already.
-async fn taken(upgraded: UpgradeFut) -> Option<(TcpStream, Vec<u8>)> {
+async fn taken(upgraded: UpgradeFut) -> Option<(Stream, Vec<u8>)> {
     let upgraded = upgraded.await.ok()?.into_inner().into_inner();
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
@@ -179,18 +202,23 @@ fn echo(mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
 
 /// A token in a URL ends in logs. It is refused so that nobody gets used to it; its value is not logged here.
 fn no_token_in_url(query: &str) -> Result<(), Refusal> {
-    let suspicious = |pair: &str| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        const NAMES: [&str; 6] = ["token", "access_token", "authorization", "bearer", "jwt", "auth"];
-        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) || value.starts_with("eyJ")
-    };
-    if query.split('&').any(suspicious) {
+    if is_token_in(query) {
         return Err(no(
             StatusCode::BAD_REQUEST,
             "no token in the URL: send it in a header, a sub-protocol entry or the first frame",
         ));
     }
     Ok(())
+}
+
+/// Whether a query seems to have a token in it, by a name or by its look.
+pub(crate) fn is_token_in(query: &str) -> bool {
+    let suspicious = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        const NAMES: [&str; 7] = ["token", "access_token", "refresh_token", "authorization", "bearer", "jwt", "auth"];
+        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) || value.starts_with("eyJ")
+    };
+    query.split('&').any(suspicious)
 }
 
 /// The headers of RFC 6455 section 4.2.1.
@@ -236,8 +264,9 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<String>), Refusa
         let entries = value.to_str().map_err(|_| no(StatusCode::BAD_REQUEST, "unreadable sub-protocol"))?;
         for entry in entries.split(',').map(str::trim) {
             offered = true;
-            if entry == Encoding::Json.subprotocol() {
-                encoding = Some(Encoding::Json);
+            if let Some(known) = Encoding::of_subprotocol(entry) {
+                // the client's first choice
+                encoding.get_or_insert(known);
             } else if let Some(token) = entry.strip_prefix(BEARER_ENTRY) {
                 bearer = Some(token.to_owned());
             }
@@ -245,8 +274,8 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<String>), Refusa
     }
     match encoding {
         Some(encoding) => Ok((encoding, bearer)),
-        None if offered => Err(no(StatusCode::BAD_REQUEST, "the sub-protocol is switchboard.v1.json")),
-        None => Ok((Encoding::Json, None)),
+        None if offered => Err(no(StatusCode::BAD_REQUEST, "the sub-protocol is switchboard.v1.json or switchboard.v1.proto")),
+        None => Ok((Encoding::default(), None)),
     }
 }
 
@@ -258,7 +287,7 @@ fn check_origin(headers: &HeaderMap, node: &Gateway) -> Result<(), Refusal> {
     let origin = only(headers, ORIGIN.as_str()).unwrap_or_default();
     let own = || {
         let host = only(headers, HOST.as_str()).unwrap_or_default();
-        node.config.dev && crate::http::is_loopback_host(host) && origin.strip_prefix("http://") == Some(host)
+        node.config.dev && crate::http::is_loopback_host(host) && node.config.is_own_origin(origin, host)
     };
     if node.config.origins.iter().any(|allowed| allowed == origin) || own() {
         return Ok(());
@@ -274,10 +303,15 @@ fn token(headers: &HeaderMap, bearer: Option<&str>, node: &Gateway) -> Result<Re
             why: "the token is not valid",
             header: Some(("www-authenticate", HeaderValue::from_static("Bearer"))),
         };
-        let token = only(headers, AUTHORIZATION.as_str()).and_then(bearer_of).ok_or_else(unauthorized)?;
+        let token = bearer_in(headers).ok_or_else(unauthorized)?;
         return node.tokens.verify(token).map(|claims| Ok(Some(claims))).map_err(|_| unauthorized());
     }
     Ok(bearer.map(|token| node.tokens.verify(token).map_err(|_| ())).transpose())
+}
+
+/// The credential of the one `Authorization` header.
+pub(crate) fn bearer_in(headers: &HeaderMap) -> Option<&str> {
+    only(headers, AUTHORIZATION.as_str()).and_then(bearer_of)
 }
 
 /// The credential of the scheme `Bearer`, whose name has no case (RFC 9110 section 11.1).

@@ -1,6 +1,6 @@
 //! Sockets, sessions and HTTP: from bytes to a submitted record, and from a pushed event back to bytes.
 //!
-//! **Path of a message through this crate.** In: [`listener`] accepts under a limit, [`handshake`] upgrades, one [`connection`] task owns the
+//! **Path of a message through this crate.** In: [`listener`] accepts under a limit, over TLS if there is a certificate ([`tls`]), [`handshake`] upgrades, one [`connection`] task owns the
 //! socket; [`frame_reader`] (pure) makes messages of bytes, [`command`] checks them, [`lanes`] (pure) keep sends of one conversation in order,
 //! and the record goes to the router's `Submit` port. Its report comes back through the connection's [`outbox`]. Out: storage hands
 //! committed events to [`deliver`], which puts them into outboxes; [`session`] (pure) decides what is written, what is a repeat and what is a
@@ -13,12 +13,14 @@
 //! **Loss policy.** A push that does not fit into an outbox is forgotten and its seq noted: the session reads it from the store. Pings and pongs
 //! over their rate are dropped and counted. A peer that does not take data for 20 s is closed (4408); its mailbox waits.
 //!
-//! **Deliberately absent.** Partitions, SQL, who may talk to whom, TLS (next), compression (a bomb's best friend).
+//! **Deliberately absent.** Partitions, SQL, who may talk to whom, compression (a bomb's best friend).
 
 pub mod config;
 pub mod token;
 pub mod limiter;
 pub mod listener;
+pub mod tls;
+pub mod stream;
 pub mod handshake;
 pub mod connection;
 pub mod frame_reader;

@@ -1,8 +1,9 @@
-//! Rates and counts, by name: sends of a user, handshakes of the node, sockets of an address. GCRA by the `governor` crate; counts are our own map.
+//! Rates and counts, by name: sends of a user, handshakes of the node, requests of an address and of a user, sockets of an address. GCRA by the `governor` crate; counts are our own map.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use accounts::limits::{Address, Keyed};
 use dashmap::DashMap;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -12,12 +13,20 @@ use protocol::UserId;
 pub struct Limiter {
     sends: DefaultKeyedRateLimiter<UserId>,
     handshakes: DefaultDirectRateLimiter,
+    requests_by_address: Keyed<Address>,
+    requests_by_user: Keyed<UserId>,
     sockets: DashMap<IpAddr, u32>,
     sockets_per_ip: u32,
     clock: DefaultClock,
 }
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+/// So many a second, and twice as many at once after a pause.
+fn per_second(count: u32) -> Quota {
+    let count = NonZeroU32::new(count).unwrap_or(ONE);
+    Quota::per_second(count).allow_burst(count.saturating_mul(ONE.saturating_add(1)))
+}
 
 impl Limiter {
     /// With these settings.
@@ -28,6 +37,8 @@ impl Limiter {
         Self {
             sends: RateLimiter::keyed(sends),
             handshakes: RateLimiter::direct(Quota::per_second(at_least_one(config.handshakes_per_s))),
+            requests_by_address: Keyed::new(per_second(config.requests_per_address), DefaultClock::default()),
+            requests_by_user: Keyed::new(per_second(config.requests_per_user), DefaultClock::default()),
             sockets: DashMap::new(),
             sockets_per_ip: config.sockets_per_ip,
             clock: DefaultClock::default(),
@@ -48,6 +59,22 @@ impl Limiter {
     /// One upgrade, or no.
     pub fn handshake(&self) -> bool {
         self.handshakes.check().is_ok()
+    }
+
+    /// One request of the HTTP API by an address.
+    ///
+    /// # Errors
+    /// Milliseconds after which it may be tried again.
+    pub fn request(&self, address: Address) -> Result<(), u64> {
+        self.requests_by_address.check(&address)
+    }
+
+    /// One request of the HTTP API by a user.
+    ///
+    /// # Errors
+    /// Milliseconds after which it may be tried again.
+    pub fn request_of(&self, user: UserId) -> Result<(), u64> {
+        self.requests_by_user.check(&user)
     }
 
     /// Counts a socket of an address, or refuses it.
@@ -72,5 +99,7 @@ impl Limiter {
     pub fn tidy(&self) {
         self.sends.retain_recent();
         self.sends.shrink_to_fit();
+        self.requests_by_address.tidy();
+        self.requests_by_user.tidy();
     }
 }

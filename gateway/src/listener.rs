@@ -17,6 +17,8 @@ use crate::error::GatewayError;
 use crate::handshake;
 use crate::metrics;
 use crate::node::Gateway;
+use crate::stream::Stream;
+use crate::tls::Tls;
 
 /// Longest request head, bytes: beyond it 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -47,9 +49,15 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, GatewayError> {
     listen().map_err(|why| GatewayError::Listen { address, why })
 }
 
-/// Accepts until `shutdown` is done. Connections outlive it; the drain ends them. A place is taken before the accept, so that what is too
-/// much waits in the kernel.
-pub async fn run(listener: TcpListener, node: Arc<Gateway>, routes: Router, shutdown: impl Future<Output = ()>) {
+/// Accepts until `shutdown` is done; with `tls` every connection must speak it. Connections outlive it; the drain ends them. A place is taken
+/// before the accept, so that what is too much waits in the kernel.
+pub async fn run(
+    listener: TcpListener,
+    node: Arc<Gateway>,
+    routes: Router,
+    tls: Option<Arc<Tls>>,
+    shutdown: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
     let mut failing_since = None;
     tokio::pin!(shutdown);
@@ -67,9 +75,12 @@ pub async fn run(listener: TcpListener, node: Arc<Gateway>, routes: Router, shut
                 if let Some(since) = failing_since.take() {
                     tracing::info!(after = ?Instant::elapsed(&since), "accepting again");
                 }
-                let served = serve(stream, peer, Arc::clone(&node), routes.clone());
+                let (node, routes, tls) = (Arc::clone(&node), routes.clone(), tls.clone());
                 tokio::spawn(async move {
-                    served.await;
+                    let accepted = Instant::now();
+                    if let Some(stream) = greet(stream, tls.as_deref(), node.config.request_deadline).await {
+                        serve(stream, accepted, peer, node, routes).await;
+                    }
                     drop(place);
                 });
             }
@@ -85,19 +96,34 @@ pub async fn run(listener: TcpListener, node: Arc<Gateway>, routes: Router, shut
     }
 }
 
-/// One TCP connection as long as it speaks HTTP: one request, under a deadline for all of it. An upgrade takes the stream away from here.
-async fn serve(stream: TcpStream, peer: SocketAddr, node: Arc<Gateway>, routes: Router) {
-    let accepted = Instant::now();
+/// What HTTP is spoken over: the TCP connection as soon as there is a byte, and TLS over it. One deadline for both.
+async fn greet(stream: TcpStream, tls: Option<&Tls>, deadline: Duration) -> Option<Stream> {
+    let by = tokio::time::Instant::now() + deadline;
     let options = socket2::SockRef::from(&stream);
     let set = stream.set_nodelay(true).and_then(|()| options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT)));
     if let Err(why) = set {
         tracing::debug!(%why, "socket options");
     }
-    let deadline = node.config.request_deadline;
-    if !matches!(tokio::time::timeout(deadline, stream.readable()).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout_at(by, stream.readable()).await, Ok(Ok(()))) {
         metrics::ended("no_request");
-        return;
+        return None;
     }
+    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    match tokio::time::timeout_at(by, Box::pin(tls.accept(stream))).await {
+        Ok(Ok(Some(stream))) => return Some(stream),
+        Ok(Ok(None)) => metrics::ended("tls_missing"),
+        Ok(Err(why)) => {
+            tracing::debug!(%why, "TLS handshake failed");
+            metrics::ended("tls_error");
+        }
+        Err(_) => metrics::ended("tls_deadline"),
+    }
+    None
+}
+
+/// One connection as long as it speaks HTTP: one request, under a deadline for all of it. An upgrade takes the stream away from here.
+async fn serve(stream: Stream, accepted: Instant, peer: SocketAddr, node: Arc<Gateway>, routes: Router) {
+    let deadline = node.config.request_deadline;
     let service = service_fn(|request: hyper::Request<Incoming>| handshake::route(request, peer, &node, routes.clone()));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

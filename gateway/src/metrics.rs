@@ -1,6 +1,9 @@
 //! Metrics of the gateway. Handles are made once; names follow the Prometheus conventions and are listed in `docs/metrics.md`.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge, histogram};
+use protocol::codec::Encoding;
 use protocol::{CloseCode, ErrorCode};
 
 /// Handles of what is counted per message or per socket.
@@ -59,6 +62,11 @@ pub fn ended(why: &'static str) {
     counter!("switchboard_ended_total", "why" => why).increment(1);
 }
 
+/// A connection was upgraded, its frames in this encoding.
+pub fn upgraded(encoding: Encoding) {
+    counter!("switchboard_upgrades_total", "encoding" => encoding.name()).increment(1);
+}
+
 /// A request was refused before the upgrade.
 pub fn rejected(status: u16) {
     counter!("switchboard_http_rejected_total", "status" => status.to_string()).increment(1);
@@ -82,4 +90,22 @@ pub fn compared(why: &'static str) {
 /// Sessions were entered into the registry again.
 pub fn entered(sessions: usize) {
     counter!("switchboard_sessions_entered_again_total").increment(sessions as u64);
+}
+
+/// When the certificate in force ends, seconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
+pub fn certificate_ends(at_s: u64) {
+    gauge!("switchboard_tls_certificate_expiry_seconds").set(at_s as f64);
+}
+
+/// The certificate was read again: done, or refused.
+pub fn certificate_read(outcome: &'static str) {
+    counter!("switchboard_tls_reloads_total", "outcome" => outcome).increment(1);
+}
+
+/// A request of the HTTP API was answered. The route is a path of the document, never a client's text.
+pub fn answered((method, route): (&'static str, &str), status: u16, took: Duration) {
+    let (route, status) = (route.to_owned(), status.to_string());
+    counter!("switchboard_http_answers_total", "method" => method, "route" => route.clone(), "status" => status).increment(1);
+    histogram!("switchboard_http_seconds", "method" => method, "route" => route).record(took.as_secs_f64());
 }

@@ -1,10 +1,11 @@
 //! One gateway: its settings, the ports it stands on, and the sessions it holds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use accounts::Accounts;
 use parking_lot::Mutex;
 use router::registry::{NodeId, Registry};
 use router::submit::Submit;
@@ -134,6 +135,8 @@ pub struct Gateway {
     pub health: Arc<Health>,
     /// Open sockets.
     pub sockets: AtomicUsize,
+    /// Accounts; none: here there are none. Set before the port opens.
+    pub accounts: OnceLock<Arc<Accounts>>,
 }
 
 impl Gateway {
@@ -153,6 +156,7 @@ impl Gateway {
             metrics: Metrics::default(),
             health: Arc::default(),
             sockets: AtomicUsize::new(0),
+            accounts: OnceLock::new(),
         })
     }
 

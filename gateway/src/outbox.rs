@@ -60,6 +60,8 @@ pub struct Inbox {
     pub move_after_ms: Option<u32>,
     /// A deadline may have passed.
     pub tick: bool,
+    /// The session of the account may have ended.
+    pub look_again: bool,
 }
 
 #[derive(Debug, Default)]
@@ -271,6 +273,12 @@ impl Outbox {
     /// Asks the connection to tell its client to go.
     pub fn move_after(&self, ms: u32) {
         self.state.lock().inbox.move_after_ms = Some(ms);
+        self.waker.wake();
+    }
+
+    /// The session of the account may have ended.
+    pub fn look_again(&self) {
+        self.state.lock().inbox.look_again = true;
         self.waker.wake();
     }
 

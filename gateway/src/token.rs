@@ -1,5 +1,10 @@
 //! Tokens: JWT (RFC 7519), HS256 and nothing else. A valid one says who the client is; what it may do is not in it.
 
+use std::sync::Arc;
+
+use accounts::Sid;
+use accounts::revoked::Revoked;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use protocol::limits::TOKEN_BYTES_MAX;
 use protocol::{DeviceName, UserId};
@@ -10,7 +15,7 @@ use crate::error::GatewayError;
 /// `iss` and `aud` of every token.
 pub const ISSUER: &str = "switchboard";
 /// How long a token is good, seconds: 7 days.
-pub const LIFETIME_S: u64 = 7 * 24 * 3600;
+pub const LIFETIME_S: u64 = accounts::session::ACCESS_S;
 /// Clocks may differ by this, seconds.
 const LEEWAY_S: u64 = 5;
 /// Shortest secret, bytes.
@@ -29,6 +34,9 @@ pub struct Claims {
     /// The only device it is good for; none: any.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub device: Option<DeviceName>,
+    /// The session of an account it belongs to; none: it was made by a tool, and only its expiry ends it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sid: Option<Sid>,
     /// Issued at, seconds since 1970.
     pub iat: u64,
     /// Not before, seconds since 1970.
@@ -49,6 +57,7 @@ impl Claims {
             user_id: user,
             phone: None,
             device,
+            sid: None,
             iat: now_s,
             nbf: now_s,
             exp: now_s + LIFETIME_S,
@@ -58,10 +67,12 @@ impl Claims {
     }
 }
 
-/// Signs and checks tokens with one secret.
+/// Signs and checks tokens with one secret; may accept an older one, and heeds the sessions that have ended.
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
+    previous: Option<DecodingKey>,
+    revoked: Arc<Revoked>,
     validation: Validation,
 }
 
@@ -77,16 +88,34 @@ impl Tokens {
     /// # Errors
     /// [`GatewayError::Secret`] when it is shorter.
     pub fn new(secret: &[u8]) -> Result<Self, GatewayError> {
-        if secret.len() < SECRET_BYTES_MIN {
-            return Err(GatewayError::Secret(secret.len()));
-        }
+        long_enough(secret)?;
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         validation.set_audience(&[ISSUER]);
         validation.set_issuer(&[ISSUER]);
         validation.validate_nbf = true;
         validation.leeway = LEEWAY_S;
-        Ok(Self { encoding: EncodingKey::from_secret(secret), decoding: DecodingKey::from_secret(secret), validation })
+        let (encoding, decoding) = (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
+        Ok(Self { encoding, decoding, previous: None, revoked: Arc::default(), validation })
+    }
+
+    /// Accepts tokens of an older secret as well, until they have expired: so a secret can be changed and nobody is thrown out.
+    ///
+    /// # Errors
+    /// [`GatewayError::Secret`] when it is too short.
+    pub fn accepting(self, previous: &[u8]) -> Result<Self, GatewayError> {
+        long_enough(previous)?;
+        Ok(Self { previous: Some(DecodingKey::from_secret(previous)), ..self })
+    }
+
+    /// The sessions whose tokens are refused. Whoever ends one adds it here.
+    pub fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
+    }
+
+    /// Whether the session of a token has ended since it was verified.
+    pub fn is_revoked(&self, sid: Option<Sid>) -> bool {
+        sid.is_some_and(|sid| self.revoked.contains(sid))
     }
 
     /// A signed token.
@@ -105,17 +134,30 @@ impl Tokens {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(GatewayError::Claims("too long"));
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)?.claims;
+        let by = |key| jsonwebtoken::decode::<Claims>(token, key, &self.validation);
+        let decoded = match (by(&self.decoding), &self.previous) {
+            (Err(why), Some(previous)) if matches!(why.kind(), ErrorKind::InvalidSignature) => by(previous),
+            (decoded, _) => decoded,
+        };
+        let claims = decoded?.claims;
         if claims.sub != claims.user_id {
             return Err(GatewayError::Claims("sub and user_id differ"));
+        }
+        if self.is_revoked(claims.sid) {
+            return Err(GatewayError::Claims("its session has ended"));
         }
         Ok(claims)
     }
 }
 
+fn long_enough(secret: &[u8]) -> Result<(), GatewayError> {
+    if secret.len() < SECRET_BYTES_MIN { Err(GatewayError::Secret(secret.len())) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use accounts::session::Ended;
     use serde_json::{Value, json};
 
     const SECRET: &[u8] = &[7; 32];
@@ -159,6 +201,11 @@ mod tests {
             ("sub", json!("43")),
             ("user_id", Value::Null),
             ("device", json!("a b")),
+            ("device", json!(7)),
+            ("phone", json!(49)),
+            ("sid", json!(1)),
+            ("sid", json!("x")),
+            ("sid", json!(["0123456789abcdef0123456789abcdef"])),
         ];
         for (claim, value) in rows {
             let mut claims = good.clone();
@@ -169,6 +216,32 @@ mod tests {
             }
             assert!(tokens.verify(&signed(&Header::new(Algorithm::HS256), &claims)).is_err(), "{claim} = {value}");
         }
+    }
+
+    #[test]
+    fn an_older_secret_is_accepted_and_not_used() {
+        let tokens = Tokens::new(&[8; 32]).unwrap().accepting(SECRET).unwrap();
+        let old = Tokens::new(SECRET).unwrap();
+        let claims = Claims::new(UserId::new(42).unwrap(), None, now_s());
+        assert!(tokens.verify(&old.sign(&claims).unwrap()).is_ok());
+        assert!(old.verify(&tokens.sign(&claims).unwrap()).is_err());
+        let late = Claims { exp: now_s() - 60, ..claims.clone() };
+        assert!(tokens.verify(&old.sign(&late).unwrap()).is_err(), "and its tokens expire");
+        assert!(tokens.verify(&Tokens::new(&[9; 32]).unwrap().sign(&claims).unwrap()).is_err());
+        assert!(Tokens::new(SECRET).unwrap().accepting(&[1; 31]).is_err());
+    }
+
+    #[test]
+    fn tokens_of_an_ended_session_are_refused_and_those_without_one_are_not() {
+        let tokens = Tokens::new(SECRET).unwrap();
+        let (user, sid) = (UserId::new(42).unwrap(), Sid::random());
+        let of = |sid| tokens.sign(&Claims { sid, ..Claims::new(user, None, now_s()) }).unwrap();
+        let (ended, other, none) = (of(Some(sid)), of(Some(Sid::random())), of(None));
+        assert!(tokens.verify(&ended).is_ok());
+        tokens.revoked().add(&Ended { sid, user, access_until_ms: u64::MAX / 2 });
+        assert!(tokens.verify(&ended).is_err());
+        assert!(tokens.verify(&other).is_ok());
+        assert!(tokens.verify(&none).is_ok());
     }
 
     #[test]

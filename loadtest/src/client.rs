@@ -13,10 +13,11 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use uuid::Uuid;
 
-use crate::frame::{Body, ClientFrame, ErrorFrame, Hello, Page, Send, ServerFrame, Welcome};
+use crate::frame::{Body, ClientFrame, Encoding, ErrorFrame, Hello, Page, Send, ServerFrame, Welcome};
+use crate::tls::{Authority, Tls, Wire};
 
 /// What is read from the socket at once. Allocated eagerly, so small.
 const READ_BUFFER: usize = 4096;
@@ -36,9 +37,15 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
 /// Why a connection could not be had, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address is not `ws://host:port/path`.
+    /// The address is not `ws://host:port/path` or `wss://host:port/path`.
     #[error("bad url {0}")]
     Url(String),
+    /// The server's certificate is not good for this name, by these authorities, at this time.
+    #[error("the certificate does not verify: {0}")]
+    Certificate(String),
+    /// What answers does not speak TLS.
+    #[error("no TLS is spoken there")]
+    NoTls,
     /// The server answered the handshake with an HTTP error.
     #[error("HTTP {status}")]
     Http {
@@ -109,32 +116,46 @@ pub struct Target {
     url: String,
     address: SocketAddr,
     token: String,
+    encoding: Encoding,
     read_buffer: usize,
     receive_buffer: Option<u32>,
     source: Option<Arc<Source>>,
+    tls: Option<Tls>,
 }
 
 impl Target {
-    /// A target on `ws://address:port/path`. The name is resolved here, once.
+    /// A target on `ws://address:port/path`, or on `wss://` by Mozilla's authorities. The name is resolved here, once.
     ///
     /// # Errors
     /// When the address is not of this form or the name is not known.
     pub async fn resolve(url: &str) -> Result<Self, ClientError> {
+        Self::resolve_by(url, &Authority::default()).await
+    }
+
+    /// The same, whose certificate must be of these authorities.
+    ///
+    /// # Errors
+    /// When the address is not of this form, the name is not known, or no certificate could be for it.
+    pub async fn resolve_by(url: &str, authority: &Authority) -> Result<Self, ClientError> {
         let bad = || ClientError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
-        if uri.scheme_str() != Some("ws") {
-            return Err(bad());
-        }
         let host = uri.host().ok_or_else(bad)?.to_owned();
-        let mut found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await.map_err(|_| bad())?;
+        let (tls, port) = match uri.scheme_str() {
+            Some("ws") => (None, 80),
+            Some("wss") => (Some(Tls::new(authority, &host)?), 443),
+            _ => return Err(bad()),
+        };
+        let mut found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(port))).await.map_err(|_| bad())?;
         let address = found.next().ok_or_else(bad)?;
         Ok(Self {
             url: url.to_owned(),
             address,
             token: String::new(),
+            encoding: Encoding::default(),
             read_buffer: READ_BUFFER,
             receive_buffer: None,
             source: None,
+            tls,
         })
     }
 
@@ -142,6 +163,12 @@ impl Target {
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// The same place, its frames in this encoding.
+    #[must_use]
+    pub fn with_encoding(self, encoding: Encoding) -> Self {
+        Self { encoding, ..self }
     }
 
     /// The same place, reading this many bytes at once.
@@ -172,13 +199,18 @@ impl Target {
     /// Host and port of the url, as they were written.
     #[must_use]
     pub fn authority(&self) -> String {
-        self.url.trim_start_matches("ws://").split('/').next().unwrap_or_default().to_owned()
+        let behind = self.url.split_once("://").map_or(self.url.as_str(), |(_, behind)| behind);
+        behind.split('/').next().unwrap_or_default().to_owned()
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Connects, over TLS if the url says so.
+    pub(crate) async fn dial(&self) -> Result<Wire, ClientError> {
+        let stream = dial(self).await.map_err(lost)?;
+        stream.set_nodelay(true).map_err(lost)?;
+        match &self.tls {
+            None => Ok(Wire::Left(stream)),
+            Some(tls) => tls.over(stream).await,
+        }
     }
 
     /// The same place with this `SO_RCVBUF`.
@@ -191,7 +223,8 @@ impl Target {
 /// A connection that has been upgraded.
 #[derive(Debug)]
 pub struct Client {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Wire>,
+    encoding: Encoding,
 }
 
 impl Client {
@@ -204,13 +237,12 @@ impl Client {
     }
 
     async fn upgrade(target: &Target) -> Result<Self, ClientError> {
-        let stream = dial(target).await.map_err(lost)?;
-        stream.set_nodelay(true).map_err(lost)?;
+        let stream = target.dial().await?;
         let mut request = target.url.as_str().into_client_request().map_err(failed)?;
         let bearer = HeaderValue::from_str(&format!("Bearer {}", target.token));
         let bearer = bearer.map_err(|_| ClientError::Contract("a token that is no header value".to_owned()))?;
         request.headers_mut().insert(header::AUTHORIZATION, bearer);
-        let protocol = HeaderValue::from_static("switchboard.v1.json");
+        let protocol = HeaderValue::from_static(target.encoding.subprotocol());
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         let config = WebSocketConfig::default()
             .read_buffer_size(target.read_buffer)
@@ -220,7 +252,7 @@ impl Client {
             .max_frame_size(Some(MESSAGE_MAX));
         let (socket, _) =
             Box::pin(tokio_tungstenite::client_async_with_config(request, stream, Some(config))).await.map_err(failed)?;
-        Ok(Self { socket })
+        Ok(Self { socket, encoding: target.encoding })
     }
 
     /// Says hello and waits for the welcome.
@@ -243,12 +275,13 @@ impl Client {
     pub async fn next(&mut self) -> Result<ServerFrame, ClientError> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    return serde_json::from_str(&text)
-                        .map_err(|error| ClientError::Contract(format!("{error}: {}", text.as_str())));
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                    if message.is_text() != (self.encoding == Encoding::Json) {
+                        return Err(ClientError::Contract(format!("in {}: {message:?}", self.encoding.name())));
+                    }
+                    return self.encoding.read(&message.into_data()).map_err(ClientError::Contract);
                 }
                 Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
-                Some(Ok(Message::Binary(_))) => return Err(ClientError::Contract("a binary frame".to_owned())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Err(error)) => return Err(failed(error)),
                 None => return Err(closed(None)),
@@ -270,8 +303,14 @@ impl Client {
     /// # Errors
     /// When the connection is gone.
     pub async fn feed(&mut self, frame: &ClientFrame<'_>) -> Result<(), ClientError> {
-        let text = serde_json::to_string(frame).map_err(|error| ClientError::Contract(error.to_string()))?;
-        self.socket.feed(Message::text(text)).await.map_err(failed)
+        let bytes = self.encoding.write(frame).map_err(ClientError::Contract)?;
+        let message = match self.encoding {
+            Encoding::Json => {
+                Message::Text(Utf8Bytes::try_from(bytes).map_err(|error| ClientError::Contract(error.to_string()))?)
+            }
+            Encoding::Proto => Message::binary(bytes),
+        };
+        self.socket.feed(message).await.map_err(failed)
     }
 
     /// Brings out what was fed.
@@ -316,7 +355,10 @@ impl Client {
     /// Cuts the connection off without a word, and without leaving its port waiting: a storm needs it again at once.
     pub fn cut(self) {
         // If it cannot be set the port waits; the connection is gone all the same.
-        let _ = self.socket.get_ref().set_zero_linger();
+        let _ = match self.socket.get_ref() {
+            Wire::Left(stream) => stream.set_zero_linger(),
+            Wire::Right(stream) => stream.get_ref().0.set_zero_linger(),
+        };
     }
 
     /// Says goodbye with code 1000 and waits shortly for the answer.

@@ -1,4 +1,10 @@
-//! The frames of protocol version 1, written from `docs/protocol.md` and sharing nothing with the server's codec.
+//! The frames of protocol version 1, written from `docs/protocol.md` and sharing nothing with the server's codec. Their form here is that of JSON;
+//! `proto` puts the same into Protobuf.
+
+mod encoding;
+mod proto;
+
+pub use encoding::Encoding;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

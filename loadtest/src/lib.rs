@@ -1,7 +1,7 @@
 //! Load and fault tests for Switchboard: a client of its own, a careful chat client, and judges that trust nobody.
 //!
 //! The path, in reading order: [`frame`] (the wire, written again from `docs/protocol.md`, sharing no code with the
-//! server) → [`client`] (one WebSocket connection) → [`actor`] (a user's device that survives faults) → [`record`]
+//! server but the types that are generated from the published `.proto`) → [`client`] (one WebSocket connection, over [`tls`] if its url says so) → [`actor`] (a user's device that survives faults) → [`record`]
 //! (what every client saw) → [`audit`] (what the server still has at the end) → [`check`] (the verdict).
 //! Beside it stands the load generator: [`scenario`] (what a run does) → [`fleet`] (several processes as one) →
 //! [`crew`] (the clients of one process: [`pace`], [`contacts`], [`body`], its own streaming judge) → [`series`]
@@ -12,11 +12,13 @@
 //!
 //! Loss policy: an actor never gives up a send. It ends settled (accepted or finally refused) or it is reported.
 //!
-//! Deliberately absent: TLS, any use of the server's codec, and any look into the server's storage.
+//! Deliberately absent: any use of the server's codec, and any look into the server's storage.
 
 pub mod frame;
 
 pub mod client;
+
+pub mod tls;
 
 pub mod actor;
 

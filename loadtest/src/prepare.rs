@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::client::{Client, ClientError, Target};
-use crate::frame::{Hello, Limits};
+use crate::frame::{Encoding, Hello, Limits};
 use crate::process::open_files_limits;
 use crate::scenario::Scenario;
+use crate::tls::Authority;
 use crate::tokens::{self, Account};
 
 /// Files a process needs beside its sockets.
@@ -35,6 +35,8 @@ pub struct TokenSource {
     pub config: Option<PathBuf>,
     /// The first user.
     pub first_user: u64,
+    /// Who may have signed the certificate of a server that is asked.
+    pub authority: Authority,
 }
 
 /// Refuses servers that are neither on this machine nor said to be owned.
@@ -45,8 +47,9 @@ pub async fn guard(urls: &[String], owned: &[String]) -> Result<bool> {
     let mut all_loopback = true;
     ensure!(!urls.is_empty(), "no --url");
     for url in urls {
-        let target =
-            Target::resolve(url).await.with_context(|| format!("{url}: is it ws://host:port/ws, and is the name known?"))?;
+        let target = Target::resolve(url)
+            .await
+            .with_context(|| format!("{url}: is it ws://host:port/ws or wss://host:port/ws, and is the name known?"))?;
         let host = target.host();
         all_loopback &= target.is_loopback();
         ensure!(
@@ -57,12 +60,12 @@ pub async fn guard(urls: &[String], owned: &[String]) -> Result<bool> {
     Ok(all_loopback)
 }
 
-/// Attaches once and leaves again: is this a Switchboard server, and does it take our tokens? Its limits.
+/// Attaches once and leaves again: is this a Switchboard server, does it know the encoding, and does it take our tokens? Its limits.
 ///
 /// # Errors
 /// When it is not, or does not, with what to do about it.
-pub async fn probe(url: &str, account: &Account) -> Result<Limits> {
-    let target = Target::resolve(url).await?.with_token(&account.token);
+pub async fn probe(url: &str, authority: &Authority, account: &Account, encoding: Encoding) -> Result<Limits> {
+    let target = Target::resolve_by(url, authority).await?.with_token(&account.token).with_encoding(encoding);
     let mut client = match Client::connect(&target).await {
         Ok(client) => client,
         Err(why) => bail!("{url}: {}", advice_on_connecting(&why)),
@@ -95,7 +98,14 @@ fn advice_on_connecting(why: &ClientError) -> String {
         ClientError::Http { status: 429 | 503, .. } => {
             "the server is at a limit or not ready: its gateway.sockets_per_ip, gateway.handshakes_per_s and GET /ready tell"
         }
+        ClientError::Http { status: 400, .. } => {
+            "the server refuses the upgrade: does it speak TLS at this port, and is it wss://? Or it does not know the encoding"
+        }
         ClientError::Http { .. } => "the server refuses the upgrade",
+        ClientError::Certificate(_) => {
+            "nobody vouches for this server. If it is yours, --ca FILE names the authority that signed its certificate, and the url must have the certificate's name"
+        }
+        ClientError::NoTls => "there is a server, but not over TLS: is it ws://?",
         ClientError::Deadline => "nothing answers there",
         ClientError::Socket(what) if what.contains("refused") => "nothing listens there: is the server running?",
         _ => "no connection",
@@ -165,7 +175,7 @@ pub async fn accounts(source: &TokenSource, users: usize, url: &str) -> Result<V
     } else if source.switchboard.is_some() || source.data.is_some() || source.config.is_some() {
         sign(source, last).await?
     } else {
-        ask(url, source.first_user..=last).await.context(
+        ask(url, &source.authority, source.first_user..=last).await.context(
             "there is no --tokens and no --switchboard (with --data or --config), so the server was asked for tokens, which it gives in development mode only",
         )?
     };
@@ -195,9 +205,9 @@ async fn sign(source: &TokenSource, last: u64) -> Result<Vec<Account>> {
 }
 
 /// Asks a server in development mode.
-async fn ask(url: &str, users: std::ops::RangeInclusive<u64>) -> Result<Vec<Account>> {
+async fn ask(url: &str, authority: &Authority, users: std::ops::RangeInclusive<u64>) -> Result<Vec<Account>> {
     use futures_util::{StreamExt as _, TryStreamExt as _};
-    let target = Target::resolve(url).await?;
+    let target = Target::resolve_by(url, authority).await?;
     let asking = futures_util::stream::iter(users).map(|user| {
         let target = target.clone();
         async move {
@@ -209,13 +219,14 @@ async fn ask(url: &str, users: std::ops::RangeInclusive<u64>) -> Result<Vec<Acco
 }
 
 async fn ask_one(target: &Target, user: u64) -> Result<String> {
-    let mut stream = TcpStream::connect(target.address()).await.context("connecting")?;
+    let mut stream = target.dial().await.map_err(|why| anyhow::anyhow!(advice_on_connecting(&why)))?;
     let body = format!("{{\"user\":\"{user}\"}}");
     let (host, length) = (target.authority(), body.len());
     let request = format!(
         "POST /dev/token HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let mut answer = String::new();
     stream.take(ANSWER_MAX).read_to_string(&mut answer).await?;
     let status = answer.lines().next().unwrap_or("nothing").to_owned();

@@ -8,7 +8,7 @@ pub enum CloseCode {
     Normal = 1000,
     /// WebSocket protocol error.
     Protocol = 1002,
-    /// Binary where text was agreed.
+    /// Binary where text was agreed, or text where binary was.
     Unsupported = 1003,
     /// Text that is not UTF-8.
     NotUtf8 = 1007,

@@ -192,6 +192,11 @@ impl MessageId {
         (uuid.get_version_num() == 7 && uuid.get_variant() == uuid::Variant::RFC4122).then_some(Self(uuid))
     }
 
+    /// From 16 bytes that a client sent, if they are a UUID of version 7.
+    pub fn from_client(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().and_then(Self::new)
+    }
+
     /// From 16 bytes that were stored before.
     pub fn from_stored(bytes: &[u8]) -> Option<Self> {
         Uuid::from_slice(bytes).ok().map(Self)

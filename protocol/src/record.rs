@@ -112,12 +112,13 @@ pub struct Message {
     /// Its place in the conversation.
     pub position: Position,
     json: OnceLock<Bytes>,
+    proto: OnceLock<Box<[u8]>>,
 }
 
 impl Message {
     /// A record at its position.
     pub const fn new(record: Record, position: Position) -> Self {
-        Self { record, position, json: OnceLock::new() }
+        Self { record, position, json: OnceLock::new(), proto: OnceLock::new() }
     }
 
     /// Bytes counted for everything but the body.
@@ -131,6 +132,11 @@ impl Message {
     /// Its JSON fields behind `seq`, encoded once for all who get it (see [`crate::codec::json`]).
     pub fn json(&self) -> &Bytes {
         self.json.get_or_init(|| crate::codec::json::message_fields(self))
+    }
+
+    /// Its Protobuf fields beside `seq`, encoded once for all who get it so (see [`crate::codec::proto`]).
+    pub fn proto(&self) -> &[u8] {
+        self.proto.get_or_init(|| crate::codec::proto::message_fields(self))
     }
 }
 

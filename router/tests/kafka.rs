@@ -217,7 +217,7 @@ impl ReportSink for Sink {
 /// A mock of three brokers with our topics: as leaders and connections go, not as replication does.
 fn mock() -> (MockCluster<'static, rdkafka::producer::DefaultProducerContext>, KafkaConfig) {
     let cluster = MockCluster::new(3).unwrap();
-    let config = fresh(vec![cluster.bootstrap_servers()]);
+    let config = fresh(cluster.bootstrap_servers().split(',').map(str::to_owned).collect());
     for topic in Topic::ALL {
         cluster.create_topic(&config.topic_name(topic), i32::from(config.partitions.of(topic)), 3).unwrap();
     }

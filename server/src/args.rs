@@ -56,6 +56,9 @@ pub(crate) enum Command {
     Log(Log),
     /// Print a token for a user; works while the server runs and while it does not.
     Token(Token),
+    /// Accounts: look at one, end sessions. Works beside a running server.
+    #[command(subcommand)]
+    User(User),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -123,6 +126,23 @@ pub(crate) enum Partition {
     /// Step over what a partition cannot go on from: a record that no build can read, whose bytes are kept in a file first, or records that
     /// the log has forgotten. Only at the place where the partition stands. Safe while the cluster runs.
     Skip(Skip),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Show an account and its devices.
+    Show {
+        /// Its id, or its phone number with the plus.
+        user: String,
+    },
+    /// End the sessions of an account: their tokens are refused, and a running server closes their sockets within seconds.
+    Revoke {
+        /// Its id.
+        user: UserId,
+        /// Only that of this device.
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<DeviceName>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -8,9 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use config::{Config, Environment, File, FileFormat};
 use gateway::config::duration;
+use gateway::tls::Tls;
 use protocol::limits::{KEY_DAYS_MIN, Limits};
 use serde::{Deserialize, Deserializer};
 
+use crate::accounts::{Section, Written as Accounts};
 use crate::args::{Args, Command, ConfigCommand};
 use crate::cluster::config::{Cluster, Role};
 use crate::secret;
@@ -28,6 +30,7 @@ struct Written {
     listen: Option<SocketAddr>,
     dev: Option<bool>,
     auth: Auth,
+    accounts: Accounts,
     limits: Limits,
     gateway: gateway::config::Config,
     drain: Drain,
@@ -45,6 +48,8 @@ pub(crate) struct Auth {
     pub(crate) secret: Option<String>,
     /// File with the signing secret.
     pub(crate) secret_file: Option<PathBuf>,
+    /// File with the secret before it: what it signed is accepted until it expires.
+    pub(crate) previous_secret_file: Option<PathBuf>,
 }
 
 /// `[drain]`
@@ -122,6 +127,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) auth: Auth,
+    pub(crate) accounts: Section,
     pub(crate) gateway: gateway::config::Config,
     pub(crate) drain_window: Duration,
     pub(crate) drain_deadline: Duration,
@@ -150,6 +156,10 @@ impl Settings {
         }
         let settings = Self::decide(written);
         settings.check()?;
+        if matches!(args.command, Command::Serve(_) | Command::Config(_)) {
+            // who makes a token or moves a shard need not be able to read the key
+            settings.gateway.tls.as_ref().map(Tls::load).transpose()?;
+        }
         Ok(settings)
     }
 
@@ -176,6 +186,7 @@ impl Settings {
             data: written.data.unwrap_or_else(|| PathBuf::from("switchboard-data")),
             listen,
             auth: written.auth,
+            accounts: written.accounts.decide(dev),
             gateway,
             drain_window: written.drain.window.unwrap_or(Duration::from_secs(window_s)),
             drain_deadline: written.drain.deadline.unwrap_or(Duration::from_secs(deadline_s)),
@@ -188,6 +199,7 @@ impl Settings {
 
     fn check(&self) -> anyhow::Result<()> {
         self.gateway.check().map_err(|(key, what)| anyhow!("{key} must be {what}"))?;
+        self.accounts.config.check().map_err(|(key, what)| anyhow!("{key} must be {what}"))?;
         ensure!(self.drain_window < self.drain_deadline, "drain.window must be below drain.deadline ({:?})", self.drain_deadline);
         ensure!(
             self.retention.key_days >= KEY_DAYS_MIN,
@@ -227,12 +239,17 @@ impl Settings {
             (_, Some(file), _) => format!("auth.secret_file {}", file.display()),
             _ => "a random one in the data folder (development mode)".to_owned(),
         };
+        let accounts = self.accounts.summary(self.cluster.is_some());
         let Self { data, listen, gateway, drain_window, drain_deadline, retention, store, log, .. } = self;
+        let tls = gateway.tls.as_ref().map_or_else(
+            || "none: plain".to_owned(),
+            |tls| format!("1.3, certificate {}, key {}", tls.certificate.display(), tls.key.display()),
+        );
         let mode = if gateway.dev { "development" } else { "production" };
         let kept = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
         format!(
-            "the configuration is good\n  listen     {listen}\n  data       {}\n  mode       {mode}\n  secret     {secret}\n  \
-             drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {kept}, keys {} days, every {:?}\n  \
+            "the configuration is good\n  listen     {listen}\n  tls        {tls}\n  data       {}\n  mode       {mode}\n  secret     {secret}\n  \
+             accounts   {accounts}\n  drain      over {drain_window:?}, within {drain_deadline:?}\n  retention  {kept}, keys {} days, every {:?}\n  \
              store      {store:?}\n  log        {} as {:?}\n{gateway:#?}",
             data.display(),
             retention.key_days,
@@ -350,7 +367,7 @@ mod tests {
         let secret = ("SWITCHBOARD_AUTH__SECRET", "0123456789abcdef0123456789abcdef");
         assert!(!settings(&[("SWITCHBOARD_LISTEN", "0.0.0.0:80"), secret]).unwrap().gateway.dev);
         assert!(!settings(&[secret]).unwrap().gateway.dev, "a secret of one's own means production, even on loopback");
-        let rows: [(&[(&str, &str)], &str); 9] = [
+        let rows: [(&[(&str, &str)], &str); 13] = [
             (&[("SWITCHBOARD_LISTEN", "0.0.0.0:80")], "auth.secret_file"),
             (&[("SWITCHBOARD_LIMITS__SENDS_PER_S", "many")], "limits.sends_per_s"),
             (&[("SWITCHBOARD_LIMITS__SENDS_PER_S", "0")], "limits.sends_per_s"),
@@ -360,6 +377,10 @@ mod tests {
             (&[("SWITCHBOARD_DRAIN__WINDOW", "60s")], "drain.window"),
             (&[("SWITCHBOARD_RETENTION__KEY_DAYS", "7")], "retention.key_days"),
             (&[("SWITCHBOARD_LOG__LEVEL", "a=b=c")], "log.level"),
+            (&[("SWITCHBOARD_ACCOUNTS__CODES_PER_DAY", "0")], "accounts.codes_per_day"),
+            (&[("SWITCHBOARD_ACCOUNTS__REFRESH_DAYS", "7")], "accounts.refresh_days"),
+            (&[("SWITCHBOARD_ACCOUNTS__DELIVERY", "pigeon")], "accounts.delivery"),
+            (&[secret, ("SWITCHBOARD_AUTH__PREVIOUS_SECRET_FILE", "/nowhere")], "auth.previous_secret_file"),
         ];
         for (pairs, key) in rows {
             let why = format!("{:#}", settings(pairs).unwrap_err());

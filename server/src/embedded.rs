@@ -16,7 +16,7 @@ use tracing::info;
 
 use crate::config::{Retention, Settings};
 use crate::signal::Signals;
-use crate::{secret, serve, telemetry};
+use crate::{accounts, secret, serve, telemetry, tls};
 
 /// Serves until a signal, then drains.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -24,6 +24,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = telemetry::metrics()?;
     tokio::spawn(telemetry::upkeep(metrics.clone()));
     let tokens = secret::tokens(&settings)?;
+    let tls = tls::start(&settings)?;
     let listener = listener::bind(settings.listen)?;
     secret::make_folder(&settings.data)?;
 
@@ -43,13 +44,15 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let ports = Ports { submit: cycle.clone(), registry, marks: cycle.clone(), store: store.clone(), lag: None, links: None };
     let gateway = Gateway::new(settings.gateway.clone(), ports, node, sessions, tokens);
+    let accounts = accounts::open(&settings, &gateway).await?;
+    tokio::spawn(Arc::clone(&accounts).run(now_ms));
     tokio::spawn(Arc::clone(&gateway).run_background());
     tokio::spawn(retain(Arc::clone(&store), settings.retention.clone()));
 
     let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
     serve::announce(&listener, &settings)?;
     let stop = CancellationToken::new();
-    let accepting = tokio::spawn(listener::run(listener, Arc::clone(&gateway), routes, stop.clone().cancelled_owned()));
+    let accepting = tokio::spawn(listener::run(listener, Arc::clone(&gateway), routes, tls, stop.clone().cancelled_owned()));
 
     signals.next().await;
     tokio::select! {
@@ -59,6 +62,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     stop.cancel();
     accepting.await.context("the listener")?;
     store.close().await;
+    accounts.close().await;
     info!("stopped");
     Ok(())
 }

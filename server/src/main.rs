@@ -6,10 +6,12 @@ mod config;
 mod secret;
 mod telemetry;
 mod token;
+mod accounts;
 mod serve;
 mod embedded;
 mod cluster;
 mod signal;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    tls::choose_cryptography();
     let args = Args::parse();
     let settings = match Settings::load(&args) {
         Ok(settings) => settings,
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Partition(command) => admin::partition(&settings, &command),
         Command::StreamEpoch(command) => admin::stream_epoch(&settings, &command),
         Command::Log(command) => admin::log(&settings, &command),
+        Command::User(command) => accounts::user(&settings, &command),
         Command::Token(token) => token::print(&settings, &token),
         Command::Config(ConfigCommand::Check(_)) => {
             println!("{}", settings.summary());

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use accounts::secret::Keys;
 use anyhow::{Context as _, ensure};
 use gateway::token::{SECRET_BYTES_MIN, Tokens};
 
@@ -12,18 +13,36 @@ use crate::config::{Auth, Settings};
 
 const FILE: &str = "dev-secret";
 
-/// Tokens signed with the secret in force.
+/// Tokens signed with the secret in force; those of the secret before it are accepted.
 pub(crate) fn tokens(settings: &Settings) -> anyhow::Result<Tokens> {
-    let secret = match configured(&settings.auth)? {
-        Some(secret) => secret,
-        None => of_folder(&settings.data)?,
-    };
-    Ok(Tokens::new(secret.as_bytes())?)
+    let tokens = Tokens::new(in_force(settings)?.as_bytes())?;
+    match previous(&settings.auth)? {
+        Some(previous) => Ok(tokens.accepting(previous.as_bytes())?),
+        None => Ok(tokens),
+    }
 }
 
-/// Whether a configured secret can be used.
+/// Keys of accounts, made of the same secrets.
+pub(crate) fn keys(settings: &Settings) -> anyhow::Result<Keys> {
+    Ok(Keys::new(in_force(settings)?.as_bytes(), previous(&settings.auth)?.as_deref().map(str::as_bytes)))
+}
+
+fn in_force(settings: &Settings) -> anyhow::Result<String> {
+    configured(&settings.auth)?.map_or_else(|| of_folder(&settings.data), Ok)
+}
+
+/// Whether the configured secrets can be used.
 pub(crate) fn check(auth: &Auth) -> anyhow::Result<()> {
-    configured(auth).map(|_| ())
+    configured(auth).map(|_| ())?;
+    previous(auth).map(|_| ())
+}
+
+fn previous(auth: &Auth) -> anyhow::Result<Option<String>> {
+    let Some(file) = &auth.previous_secret_file else { return Ok(None) };
+    let secret = read(file).context("auth.previous_secret_file")?;
+    let bytes = secret.len();
+    ensure!(bytes >= SECRET_BYTES_MIN, "auth.previous_secret_file has {bytes} bytes; at least {SECRET_BYTES_MIN} are needed");
+    Ok(Some(secret))
 }
 
 fn configured(auth: &Auth) -> anyhow::Result<Option<String>> {

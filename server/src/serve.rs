@@ -32,9 +32,10 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
 pub(crate) fn announce(listener: &tokio::net::TcpListener, settings: &Settings) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the address")?;
     let mut out = std::io::stdout();
-    writeln!(out, "listening on http://{address}")?;
+    let scheme = if settings.gateway.tls.is_some() { "https" } else { "http" };
+    writeln!(out, "listening on {scheme}://{address}")?;
     if settings.gateway.dev {
-        writeln!(out, "development mode: open http://{address} in two tabs; `switchboard token --user 42` prints a token")?;
+        writeln!(out, "development mode: open {scheme}://{address} in two tabs; `switchboard token --user 42` prints a token")?;
     }
     out.flush()?;
     info!(%address, data = %settings.data.display(), dev = settings.gateway.dev, "serving");

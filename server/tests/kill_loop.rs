@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use loadtest::actor::Actor;
 use loadtest::check::{Expect, judge};
-use loadtest::frame::direct_name;
+use loadtest::frame::{Encoding, direct_name};
 use loadtest::record::{Recorder, What};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -19,23 +19,42 @@ const DEVICES: [&str; 2] = ["a", "b"];
 /// Sends a second of all devices together.
 const RATE: u32 = 300;
 const ROUNDS: usize = 20;
+/// In Protobuf only the frames are others.
+const ROUNDS_PROTO: usize = 6;
+/// Over TLS the same code runs under another stream: a part of the kills.
+const ROUNDS_OVER_TLS: usize = 6;
 
 /// A number from the environment, so that a run can be longer or be repeated.
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Every restart repeats what was unanswered: room for it in the rate, so that kills are tested and not limits.
+const SETTINGS: [(&str, &str); 2] = [("SWITCHBOARD_LIMITS__SENDS_PER_S", "500"), ("SWITCHBOARD_LIMITS__SENDS_BURST", "1000")];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn accepted_messages_survive_kills() {
+    survive(Stand::new(&SETTINGS), Encoding::Json, ROUNDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn accepted_messages_survive_kills_in_protobuf() {
+    survive(Stand::new(&SETTINGS), Encoding::Proto, ROUNDS_PROTO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn accepted_messages_survive_kills_over_tls() {
+    survive(Stand::over_tls(&SETTINGS), Encoding::Json, ROUNDS_OVER_TLS).await;
+}
+
+async fn survive(mut stand: Stand, encoding: Encoding, rounds: usize) {
     let seed: u64 = setting("SWITCHBOARD_SEED").unwrap_or_else(rand::random);
-    let rounds = setting("SWITCHBOARD_KILL_ROUNDS").unwrap_or(ROUNDS);
-    println!("seed {seed}: repeat with SWITCHBOARD_SEED={seed}; {rounds} kills");
+    let rounds = setting("SWITCHBOARD_KILL_ROUNDS").unwrap_or(rounds);
+    println!("{}: seed {seed}: repeat with SWITCHBOARD_SEED={seed}; {rounds} kills", encoding.name());
     let mut rng = StdRng::seed_from_u64(seed);
-    // Every restart repeats what was unanswered: room for it in the rate, so that kills are tested and not limits.
-    let mut stand = Stand::new(&[("SWITCHBOARD_LIMITS__SENDS_PER_S", "500"), ("SWITCHBOARD_LIMITS__SENDS_BURST", "1000")]);
     let accounts = stand.accounts(USERS).await;
     let mut server = stand.start().await;
-    let target = stand.target().await;
+    let target = stand.target().await.with_encoding(encoding);
     let recorder = Recorder::in_memory();
     let actors: Vec<_> =
         accounts.iter().flat_map(|account| DEVICES.map(|device| actor(&target, account, device, &recorder))).collect();
@@ -64,7 +83,7 @@ async fn accepted_messages_survive_kills() {
     let verdict = judge(&entries, Expect::sends(sends));
     println!("{verdict}");
     if !verdict.is_clean() {
-        stand.keep("kill_loop", &entries);
+        stand.keep(&format!("kill_loop-{}", encoding.name()), &entries);
     }
     assert!(verdict.is_clean(), "{verdict}");
 

@@ -134,7 +134,7 @@ fn ticks_come_survive_a_kill_and_being_offline_and_never_go_back() {
     tablet.store(positions[2]);
     tablet.read(u64::MAX);
     tablet.receipt(BOB, 0, positions[2]);
-    server.kill_and_start();
+    server = server.restarted();
     let mut ann = Client::attach(&server, ANN, "phone", &format!(r#","rev":"{read}""#));
     // what was delivered may have died with the server; what was read was confirmed before
     ann.receipt(BOB, positions[1], positions[2]);
@@ -188,7 +188,7 @@ fn a_receipt_lost_in_a_crash_heals() {
         let seq = bob.store(newest);
         bob.read(newest);
         // at once: most of these receipts are never written
-        server.kill_and_start();
+        server = server.restarted();
         bob = Client::attach(&server, BOB, "phone", &format!(r#","cursor":{seq}"#));
         // as the protocol asks of it: the mark again, since no receipt has confirmed it
         bob.read(newest);
@@ -240,7 +240,7 @@ fn typing_is_shown_to_the_other_and_stored_nowhere() {
 
 #[test]
 fn presence_is_told_to_who_watches_and_knows_one() {
-    let server = Server::start();
+    let mut server = Server::start();
     let mut ann = Client::attach(&server, ANN, "phone", r#","cursor":0"#);
     ann.send(BOB);
     let watch = json!({ "type": "watch", "users": ["12", "13", "99999"] });
@@ -263,8 +263,7 @@ fn presence_is_told_to_who_watches_and_knows_one() {
     assert!(offline["last_seen"].as_str().is_some_and(|at| at.ends_with(":00.000Z")), "to the minute: {offline}");
     assert!(ann.so_far("presence").is_empty(), "nothing in between, and nothing of strangers");
     // asked again, also after a restart, it is known when they were there
-    let mut server = server;
-    server.kill_and_start();
+    server = server.restarted();
     let mut ann = Client::attach(&server, ANN, "phone", "");
     ann.say(watch);
     assert_eq!(presence(&mut ann, false)["last_seen"], offline["last_seen"]);

@@ -52,12 +52,16 @@ impl Client {
             (None, Some(claims)) => *claims,
             (None, None) => return Err(CloseCode::Unauthenticated),
         };
+        if self.node.tokens.is_revoked(claims.sid) {
+            // since the handshake
+            return Err(CloseCode::Unauthenticated);
+        }
         let device = match (claims.device, &hello.device) {
             (Some(bound), Some(named)) if bound != *named => return Err(CloseCode::Forbidden),
             (Some(bound), _) => bound,
             (None, named) => named.clone().unwrap_or_default(),
         };
-        Ok(Who { user: claims.sub, device, registration: None, expires_s: claims.exp, reauth_told: false })
+        Ok(Who { user: claims.sub, device, sid: claims.sid, registration: None, expires_s: claims.exp, reauth_told: false })
     }
 
     /// Enters the session here, so that pushes find it, tells the client so, and begins to attach.
@@ -83,7 +87,12 @@ impl Client {
         })));
         self.node.presences.entered(who.user);
         self.node.cursors.seen(who.user, &who.device, now_ms());
+        if let (Some(sid), Some(accounts)) = (who.sid, self.node.accounts.get()) {
+            accounts.seen(sid, now_ms());
+        }
         self.who = Some(Box::new(who));
+        // entered, then asked: whoever ends the session adds it to the ended ones, then looks at who has entered
+        self.check_revoked();
         self.begin_attach(hello);
     }
 
@@ -229,6 +238,9 @@ impl Client {
         let Some(who) = self.who.take() else { return };
         self.node.metrics.sessions.decrement(1.0);
         self.unwatch();
+        if let (Some(sid), Some(accounts)) = (who.sid, self.node.accounts.get()) {
+            accounts.seen(sid, now_ms());
+        }
         self.node.sessions.leave(who.user, &self.outbox);
         self.node.presences.left(who.user);
         self.node.cursors.seen(who.user, &who.device, now_ms());

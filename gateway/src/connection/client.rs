@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
+use accounts::Sid;
 use protocol::codec::Encoding;
 use protocol::frame::{FrameError, ServerFrame};
 use protocol::limits::{BAD_FRAMES_MAX, FRAGMENTED_S_MAX};
@@ -34,6 +35,8 @@ use crate::wheel::Tick;
 pub(crate) struct Who {
     pub(crate) user: UserId,
     pub(crate) device: DeviceName,
+    /// The session of the account that the token belongs to.
+    pub(crate) sid: Option<Sid>,
     pub(crate) registration: Option<Registration>,
     /// When the token expires, seconds since 1970.
     pub(crate) expires_s: u64,
@@ -197,6 +200,9 @@ impl Client {
         if let Some(code) = inbox.close {
             self.close_with(code);
         }
+        if inbox.look_again {
+            self.check_revoked();
+        }
         if inbox.tick {
             self.tick(out);
         }
@@ -242,6 +248,13 @@ impl Client {
         }
     }
 
+    /// Ends the connection if the session of its account has ended.
+    pub(crate) fn check_revoked(&mut self) {
+        if self.who.as_ref().is_some_and(|who| self.node.tokens.is_revoked(who.sid)) {
+            self.close_with(CloseCode::Unauthenticated);
+        }
+    }
+
     /// A second has come for which a clock was armed.
     fn tick(&mut self, out: &mut Frames) {
         let now = self.node.wheel.now();
@@ -270,6 +283,7 @@ impl Client {
 
     /// Tells of a token about to expire; ends the connection a grace after that. Looked at with each heartbeat.
     fn check_token(&mut self, out: &mut Frames) {
+        self.check_revoked();
         let Some(who) = &mut self.who else { return };
         let (now_s, heartbeat_s) = (now_ms() / 1000, self.node.config.heartbeat.as_secs());
         if now_s > who.expires_s + self.node.config.token_grace.as_secs() {
@@ -305,6 +319,10 @@ impl Client {
 }
 
 impl Handler for Client {
+    fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames) {
         self.outbox.register(cx.waker());
         // while the socket does not take what there is, hints wait: they only replace each other

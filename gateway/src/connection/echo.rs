@@ -4,6 +4,7 @@ use std::task::Context;
 
 use fastwebsockets::OpCode;
 use protocol::CloseCode;
+use protocol::codec::Encoding;
 
 use super::Handler;
 use crate::outbound::Frames;
@@ -16,6 +17,11 @@ pub const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub struct Echo;
 
 impl Handler for Echo {
+    /// It has no frames of its own.
+    fn encoding(&self) -> Encoding {
+        Encoding::default()
+    }
+
     fn wake(&mut self, _cx: &mut Context<'_>, _out: &mut Frames) {}
 
     fn message(&mut self, text: bool, payload: &[u8], out: &mut Frames) -> Result<(), CloseCode> {

@@ -1,7 +1,9 @@
-//! HTTP beside the socket: health, metrics, the plain page, and in development mode tokens for the asking.
+//! HTTP beside the socket: health, metrics, the plain page, the API under `/v1`, and in development mode tokens for the asking.
 
 mod dev;
+pub(crate) mod headers;
 mod page;
+pub mod v1;
 
 use std::sync::Arc;
 
@@ -22,9 +24,15 @@ pub fn routes(node: &Arc<Gateway>, metrics: RenderMetrics) -> Router {
         .route("/", get(page::html))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))
+        .route("/docs", get(v1::openapi::docs_html))
+        .route("/docs.js", get(v1::openapi::docs_script))
+        .route("/docs.css", get(v1::openapi::docs_style))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics()) }));
+    if node.config.sockets {
+        routes = routes.merge(v1::router(node));
+    }
     if node.config.dev {
         routes = routes.route("/dev/token", post(dev::token));
     }

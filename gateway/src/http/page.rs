@@ -1,19 +1,10 @@
-//! The plain page: two people in two tabs. Its files are in the binary.
+//! The plain page: two people in two tabs. Its files are in the binary. What its page may do is said for every page in `headers`.
 
 use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
-
-fn file(kind: &'static str, bytes: &'static [u8]) -> impl IntoResponse {
-    let headers: [(HeaderName, &str); 5] = [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
+pub(super) fn file(kind: &'static str, bytes: &'static [u8]) -> impl IntoResponse {
+    let headers: [(HeaderName, &str); 2] = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
     (headers, bytes)
 }
 

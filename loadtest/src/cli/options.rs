@@ -6,10 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use loadtest::fleet::Plan;
+use loadtest::frame::Encoding;
 use loadtest::prepare::{self, TokenSource};
 use loadtest::process::Process;
 use loadtest::scenario::expect::Expectation;
 use loadtest::scenario::{Body, Reads, Scenario, Span, check, duration};
+use loadtest::tls::Authority;
 
 /// Where, who, how many, and what is made of it.
 #[derive(Debug, Clone, Args)]
@@ -18,6 +20,9 @@ pub(crate) struct Options {
     /// Where the server is; several gateways of one cluster, separated by commas, share the connections.
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws", value_delimiter = ',')]
     pub(crate) url: Vec<String>,
+    /// The authority that signed the certificate of a server at `wss://`, in PEM [default: Mozilla's authorities].
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// A tokens file: one line a user, `<user> <token>`.
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
@@ -45,6 +50,9 @@ pub(crate) struct Options {
     /// Sends a second, of all connections together.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
+    /// How frames are written.
+    #[arg(long, value_enum)]
+    encoding: Option<Encoding>,
     /// How long is measured.
     #[arg(long, value_parser = duration)]
     duration: Option<Duration>,
@@ -116,6 +124,7 @@ impl Options {
         set(&mut scenario.grace, self.grace);
         scenario.sockets = self.sockets.unwrap_or(scenario.sockets);
         scenario.devices = self.devices.unwrap_or(scenario.devices);
+        scenario.encoding = self.encoding.unwrap_or(scenario.encoding);
         scenario.connect.at_once = self.handshakes.unwrap_or(scenario.connect.at_once);
         scenario.connect.rate = self.connect_rate.or(scenario.connect.rate);
         scenario.contacts.count = self.contacts.unwrap_or(scenario.contacts.count);
@@ -137,6 +146,7 @@ impl Options {
     /// # Errors
     /// When something is missing, with what to do about it.
     pub(crate) async fn plan(&self, scenario: Scenario) -> Result<Plan> {
+        let authority = self.ca.as_deref().map(Authority::read).transpose()?.unwrap_or_default();
         let loopback = prepare::guard(&self.url, &self.i_own_this_server).await?;
         let first_url = self.url.first().context("no --url")?;
         anyhow::ensure!(
@@ -145,10 +155,10 @@ impl Options {
             scenario.name
         );
         let workers = if self.agents.is_empty() { prepare::workers_for(scenario.sockets, self.workers)? } else { 0 };
-        let accounts = prepare::accounts(&self.token_source(), scenario.users(), first_url).await?;
+        let accounts = prepare::accounts(&self.token_source(&authority), scenario.users(), first_url).await?;
         let first = accounts.first().context("no users")?;
         for url in &self.url {
-            let limits = prepare::probe(url, first).await?;
+            let limits = prepare::probe(url, &authority, first, scenario.encoding).await?;
             prepare::check_rate(&scenario, limits)?;
         }
         let agent_token = match &self.agent_token_file {
@@ -158,6 +168,7 @@ impl Options {
         Ok(Plan {
             spread_sources: loopback && (workers > 0 || loadtest::crew::sources_for(scenario.sockets) > 1),
             urls: self.url.clone(),
+            authority,
             accounts,
             workers,
             agents: self.agents.clone(),
@@ -169,8 +180,9 @@ impl Options {
         })
     }
 
-    fn token_source(&self) -> TokenSource {
+    fn token_source(&self, authority: &Authority) -> TokenSource {
         TokenSource {
+            authority: authority.clone(),
             file: self.tokens.clone(),
             switchboard: self.switchboard.clone(),
             data: self.data.clone(),

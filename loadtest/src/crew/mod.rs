@@ -29,6 +29,7 @@ use crate::body::{Bodies, mix};
 use crate::client::{ClientError, Source, Target};
 use crate::contacts::Book;
 use crate::scenario::Scenario;
+use crate::tls::Authority;
 use crate::tokens::Account;
 use control::{Control, Want};
 use lane::Lane;
@@ -58,6 +59,8 @@ pub struct Job {
     pub accounts: Vec<Account>,
     /// Where the server is.
     pub urls: Vec<String>,
+    /// Who may have signed its certificate.
+    pub authority: Authority,
     /// Local addresses to connect from; none: the kernel chooses.
     pub sources: Vec<Ipv4Addr>,
     /// The number of the run, the same in all crews.
@@ -266,7 +269,7 @@ async fn tick(crew: Arc<Crew>, news: mpsc::Sender<News>) {
 async fn start_lanes(crew: &Arc<Crew>, job: &Job) -> Result<JoinSet<()>> {
     let mut targets = Vec::new();
     for url in &job.urls {
-        let target = Target::resolve(url).await?;
+        let target = Target::resolve_by(url, &job.authority).await?.with_encoding(crew.scenario.encoding);
         targets.push(if crew.scenario.load.is_none() { target.with_read_buffer(IDLE_READ_BUFFER) } else { target });
     }
     let sources: Vec<_> = job.sources.iter().map(|address| Arc::new(Source::new(*address))).collect();

@@ -19,6 +19,7 @@ use crate::crew::{self, Job, News, Order};
 use crate::process::Process;
 use crate::report::Report;
 use crate::scenario::Scenario;
+use crate::tls::Authority;
 use crate::tokens::Account;
 
 pub use conductor::Progress;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub scenario: Scenario,
     /// Where the server is: several gateways share the connections.
     pub urls: Vec<String>,
+    /// Who may have signed its certificate.
+    pub authority: Authority,
     /// Who the clients are, one for each user.
     pub accounts: Vec<Account>,
     /// How many processes are started for it; 0: all is done in this one.

@@ -36,7 +36,8 @@ pub fn split(plan: &Plan) -> Result<Vec<Job>> {
         let first_stream = u32::try_from(first * devices)?;
         let sources = if plan.spread_sources && plan.agents.is_empty() { sources(crew, sockets) } else { Vec::new() };
         let phase = as_f64(crew) / as_f64(crews);
-        jobs.push(Job { scenario, accounts, urls: plan.urls.clone(), sources, run, first_stream, phase });
+        let (urls, authority) = (plan.urls.clone(), plan.authority.clone());
+        jobs.push(Job { scenario, accounts, urls, authority, sources, run, first_stream, phase });
         first = end;
     }
     Ok(jobs)
@@ -74,6 +75,7 @@ mod tests {
         Plan {
             scenario: load("churn").unwrap(),
             urls: vec!["ws://127.0.0.1:1/ws".to_owned()],
+            authority: crate::tls::Authority::default(),
             accounts,
             workers,
             agents: Vec::new(),

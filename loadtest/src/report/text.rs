@@ -5,6 +5,7 @@ use std::fmt;
 use super::{Report, ServerCost, Summary};
 use crate::crew::Fault;
 use crate::fleet::Progress;
+use crate::frame::Encoding;
 use crate::series::Kind;
 
 /// So many offenders are printed.
@@ -14,6 +15,9 @@ impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scenario = &self.scenario;
         write!(out, "{}: {} sockets, {} devices a user", scenario.name, scenario.sockets, scenario.devices)?;
+        if scenario.encoding != Encoding::default() {
+            write!(out, ", {}", scenario.encoding.name())?;
+        }
         writeln!(out, ", {} workers, {} measured, {:.0} s in all", self.workers, scenario.duration, self.seconds)?;
         if scenario.load.is_some() {
             writeln!(out, "rate: {:.0}/s intended, {:.0}/s accepted", self.intended_rate, self.achieved_rate)?;

@@ -103,7 +103,7 @@ impl Watch {
     #[must_use]
     pub fn new(processes: Vec<Process>, find_at: Option<String>) -> Self {
         let address = find_at.and_then(|url| {
-            let host = url.strip_prefix("ws://")?.split('/').next()?.to_owned();
+            let host = url.split_once("://")?.1.split('/').next()?.to_owned();
             host.to_socket_addrs().ok()?.find(|address| address.ip().is_loopback())
         });
         let mut watch = Self { processes, find_at: address, ..Self::default() };

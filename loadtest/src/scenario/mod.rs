@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use file::{BUILT_IN, Mistake, check, load, parse};
 pub use units::{Span, duration};
 
+use crate::frame::Encoding;
+
 /// So many devices of one user at the most: the ledger keeps a bit for each.
 pub const DEVICES_MAX: u32 = 16;
 
@@ -29,6 +31,9 @@ pub struct Scenario {
     /// Connections of each user.
     #[serde(default = "one")]
     pub devices: u32,
+    /// How frames are written: `json` or `proto`.
+    #[serde(default)]
+    pub encoding: Encoding,
     /// What is measured.
     pub duration: Span,
     /// What goes before it and is judged, but not measured.

@@ -98,7 +98,7 @@ impl Submit for KafkaSubmit {
                 .increment(1);
             return report.settle(Outcome::Refused(ErrorCode::Unavailable));
         };
-        let sent = self.producer.send((Topic::Messages, partition), &payload, Waiter::Submit(report, in_flight));
+        let sent = self.producer.send((Topic::Messages, partition), payload, Waiter::Submit(report, in_flight));
         // not handed over: so it is certain that nothing of it will ever appear
         if let Err((why, Waiter::Submit(report, _))) = sent {
             tracing::debug!(%why, partition, "a send was not handed over");

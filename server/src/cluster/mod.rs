@@ -36,7 +36,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{Retention, Settings};
 use crate::signal::Signals;
-use crate::{secret, serve, telemetry};
+use crate::{secret, serve, telemetry, tls};
 use config::{Cluster, Role};
 
 /// Requests to rewind that wait; more are dropped and asked for again.
@@ -67,6 +67,7 @@ pub(crate) async fn run(settings: Settings, cluster: Cluster) -> anyhow::Result<
     let mut signals = Signals::catch()?;
     let metrics = telemetry::metrics()?;
     tokio::spawn(telemetry::upkeep(metrics.clone()));
+    let tls = tls::start(&settings)?;
     let listener = listener::bind(settings.listen)?;
     // two lives of one process have one number; the boot tells them apart
     let node = NodeId { node: xxh3_64(cluster.name.as_bytes()) as u16, boot: rand::random() };
@@ -81,7 +82,7 @@ pub(crate) async fn run(settings: Settings, cluster: Cluster) -> anyhow::Result<
     let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
     serve::announce(&listener, &settings)?;
     let stop = CancellationToken::new();
-    let accepting = tokio::spawn(listener::run(listener, Arc::clone(&gateway), routes, stop.clone().cancelled_owned()));
+    let accepting = tokio::spawn(listener::run(listener, Arc::clone(&gateway), routes, tls, stop.clone().cancelled_owned()));
 
     let work = CancellationToken::new();
     let mut working = tokio::spawn(work_in(Arc::clone(&process), asked, work.clone()));

@@ -7,6 +7,7 @@ mod attach;
 mod frames;
 mod http;
 mod messages;
+mod proto;
 mod receipts;
 #[path = "../raw/mod.rs"]
 mod raw;
@@ -18,6 +19,7 @@ mod witness;
 
 use std::collections::BTreeMap;
 
+use protocol::codec::Encoding;
 use raw::{Raw, Server};
 use witness::Witnesses;
 
@@ -89,6 +91,8 @@ pub(crate) struct Row {
     /// What exactly.
     pub(crate) what: String,
     pub(crate) on: Setting,
+    /// What the handshake agrees on, where the deed is done on a WebSocket.
+    pub(crate) encoding: Encoding,
     pub(crate) deed: Deed,
     /// The counter that must move; empty: none does.
     pub(crate) counter: String,
@@ -109,12 +113,11 @@ use Kind::{Elsewhere, Here, Without};
 const ACCOUNTS: Kind = Without("accounts");
 const GROUPS: Kind = Without("groups");
 const UPLOADS: Kind = Without("attachments and previews");
-const PROTOBUF: Kind = Without("a binary encoding");
 
 /// Every kind of hostile input. The numbers only name them.
 const LIST: [(u8, &str, Kind); 82] = [
     (1, "TCP connect, no byte", Here),
-    (2, "TLS handshake that stalls, garbage in place of it", Without("TLS; garbage is in row 94")),
+    (2, "TLS handshake that stalls, garbage in place of it", Elsewhere("tests/tls/test_tls.py")),
     (3, "header, one byte at a time", Here),
     (4, "header line of 20 MB, head over 16 KiB", Here),
     (5, "10,000 headers", Here),
@@ -142,7 +145,7 @@ const LIST: [(u8, &str, Kind); 82] = [
     (32, "fragments without end", Here),
     (34, "ping between fragments", Here),
     (35, "text that is not UTF-8", Here),
-    (36, "binary where text was agreed", Here),
+    (36, "binary where text was agreed, text where binary was", Here),
     (37, "ping flood, unsolicited pongs", Here),
     (40, "compressed frames", Here),
     (42, "a client that never reads", Here),
@@ -152,7 +155,7 @@ const LIST: [(u8, &str, Kind); 82] = [
     (48, "unknown fields and types", Here),
     (49, "wrong types of fields", Here),
     (51, "strange text", Here),
-    (52, "damaged Protobuf", PROTOBUF),
+    (52, "damaged Protobuf", Here),
     (54, "body of 0 bytes, at the limit, over it", Here),
     (55, "text that looks like SQL, HTML, a format, a terminal's or a log's", Here),
     (56, "other protocol versions", Here),
@@ -198,7 +201,7 @@ const LIST: [(u8, &str, Kind); 82] = [
 ];
 
 fn rows(plain: &Server) -> Vec<Row> {
-    [http::rows(), frames::rows(), messages::rows(), receipts::rows(), attach::rows(plain), scenes::rows()]
+    [http::rows(), frames::rows(), messages::rows(), proto::rows(plain), receipts::rows(), attach::rows(plain), scenes::rows()]
         .into_iter()
         .flatten()
         .collect()
@@ -215,7 +218,7 @@ pub(crate) fn row(of: u8, what: &str, deed: Deed) -> Row {
             code.map_or_else(String::new, |code| format!("switchboard_refused_total{{code=\"{code}\"}}"))
         }
     };
-    Row { of, what: what.to_owned(), on: Setting::Plain, deed, counter }
+    Row { of, what: what.to_owned(), on: Setting::Plain, encoding: Encoding::Json, deed, counter }
 }
 
 /// Does it. Panics unless the answer is as it must be.
@@ -232,21 +235,21 @@ pub(crate) fn perform(row: &Row, server: &Server) {
             assert!(answer.unwrap_or_default().contains(head), "{name}: the answer says {head:?}");
         }
         Deed::Greeting { send, code } => {
-            let mut raw = Raw::upgrade(server.address(), &[]);
+            let mut raw = Raw::upgrade_to(server.address(), row.encoding);
             let _ = raw.write(send);
             assert_eq!(raw.close_code(), Some(*code), "{name}");
         }
         Deed::Fatal { send, code } => {
-            let mut raw = Raw::attach_new(server, USER);
+            let mut raw = Raw::attach_new_in(server, USER, row.encoding);
             let _ = raw.write(send);
             assert_eq!(raw.close_code(), Some(*code), "{name}");
         }
         Deed::Answered { send, words } => {
-            let mut raw = Raw::attach_new(server, USER);
+            let mut raw = Raw::attach_new_in(server, USER, row.encoding);
             raw.write(send).expect("the server reads");
             let answer = if words.is_empty() { String::new() } else { raw.answer() };
             assert!(words.iter().all(|word| answer.contains(word)), "{name}: {words:?} in {answer}");
-            raw.text(r#"{"type":"ping"}"#);
+            raw.ping();
             raw.until("pong");
         }
         Deed::Scene(play) => play(server),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use protocol::codec::Encoding;
+
 use crate::http::{GOOD, and, request};
 use crate::messages::{MARKER, id};
 use crate::raw::{Raw, Server, client_frame};
@@ -93,13 +95,19 @@ fn one_id_many_times(server: &Server) {
 }
 
 fn one_subprotocol(server: &Server) {
-    let offer = format!("Sec-WebSocket-Protocol: soap, switchboard.v1.json, switchboard.bearer.{}", server.token(USER));
-    let mut raw = Raw::connect(server.address());
-    raw.write(&and(&[&offer])).expect("open");
-    let head = raw.head().expect("an answer");
-    assert!(head.contains("sec-websocket-protocol: switchboard.v1.json\r\n"), "no token and nothing else is echoed: {head}");
-    raw.text(r#"{"type":"hello"}"#);
-    raw.until("\"live\"");
+    let [json, proto] = Encoding::ALL.map(Encoding::subprotocol);
+    for (offer, agreed) in [(json.to_owned(), json), (proto.to_owned(), proto), (format!("{proto}, {json}"), proto)] {
+        let offer = format!("Sec-WebSocket-Protocol: soap, {offer}, switchboard.bearer.{}", server.token(USER));
+        let mut raw = Raw::connect(server.address());
+        raw.write(&and(&[&offer])).expect("open");
+        let head = raw.head().expect("an answer");
+        let wanted = format!("sec-websocket-protocol: {agreed}\r\n");
+        assert!(head.contains(&wanted), "the first choice, no token and nothing else is echoed: {head}");
+        let hello = if agreed == json { client_frame(0x81, br#"{"type":"hello"}"#) } else { client_frame(0x82, &[0x0a, 0x00]) };
+        raw.write(&hello).expect("open");
+        let first = raw.frame().expect("a welcome");
+        assert_eq!(first.0, if agreed == json { 0x81 } else { 0x82 }, "{first:?}");
+    }
 }
 
 fn a_browsers_bad_token(server: &Server) {

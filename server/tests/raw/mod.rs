@@ -2,12 +2,16 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub(crate) mod proto;
+
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use protocol::codec::Encoding;
 
 use crate::support::{self, PATIENCE, Stand};
 
@@ -19,7 +23,7 @@ const WITNESSES: (u64, u64) = (91, 92);
 pub(crate) struct Server {
     runtime: tokio::runtime::Runtime,
     stand: Stand,
-    server: Option<support::Server>,
+    server: support::Server,
     tokens: HashMap<u64, String>,
     address: SocketAddr,
 }
@@ -38,7 +42,7 @@ impl Server {
             let tokens = accounts.into_iter().map(|account| (account.user, account.token)).collect();
             (server, tokens, stand.address())
         });
-        Self { runtime, stand, server: Some(server), tokens, address }
+        Self { runtime, stand, server, tokens, address }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -76,6 +80,21 @@ impl Server {
         samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
     }
 
+    /// The folder of the server.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.stand.data()
+    }
+
+    /// kill -9, and started again on the same folder and port.
+    pub(crate) fn restarted(self) -> Self {
+        let Self { runtime, mut stand, server, tokens, address } = self;
+        let server = runtime.block_on(async {
+            server.kill().await;
+            stand.start().await
+        });
+        Self { runtime, stand, server, tokens, address }
+    }
+
     pub(crate) fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
@@ -95,25 +114,12 @@ impl Server {
 
     /// Private memory of the process, bytes.
     pub(crate) fn memory(&self) -> u64 {
-        self.running().process().memory().expect("the server runs")
+        self.server.process().memory().expect("the server runs")
     }
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        self.runtime.block_on(self.running().terminate());
-    }
-
-    fn running(&self) -> &support::Server {
-        self.server.as_ref().expect("the server runs")
-    }
-
-    /// `kill -9`, and started again on the same data and port.
-    pub(crate) fn kill_and_start(&mut self) {
-        let server = self.server.take().expect("the server runs");
-        self.server = Some(self.runtime.block_on(async {
-            server.kill().await;
-            self.stand.start().await
-        }));
+        self.runtime.block_on(self.server.terminate());
     }
 
     /// Two who chat while others misbehave.
@@ -159,7 +165,8 @@ impl Witness {
 pub(crate) struct Raw {
     stream: TcpStream,
     input: Vec<u8>,
-    /// Text frames that were passed over.
+    encoding: Encoding,
+    /// Frames that were passed over.
     seen: Vec<String>,
 }
 
@@ -168,7 +175,7 @@ impl Raw {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
-        Self { stream, input: Vec::new(), seen: Vec::new() }
+        Self { stream, input: Vec::new(), encoding: Encoding::Json, seen: Vec::new() }
     }
 
     /// A good handshake with further header lines.
@@ -184,6 +191,12 @@ impl Raw {
         raw
     }
 
+    /// A good handshake that agrees on an encoding.
+    pub(crate) fn upgrade_to(address: SocketAddr, encoding: Encoding) -> Self {
+        let offer = format!("Sec-WebSocket-Protocol: {}", encoding.subprotocol());
+        Self { encoding, ..Self::upgrade(address, &[&offer]) }
+    }
+
     /// Attached, live, on the default device.
     pub(crate) fn attach(server: &Server, user: u64) -> Self {
         let mut raw = Self::upgrade(server.address, &[]);
@@ -194,10 +207,18 @@ impl Raw {
 
     /// Attached, live, on a device nobody has seen: its mailbox begins at its head.
     pub(crate) fn attach_new(server: &Server, user: u64) -> Self {
+        Self::attach_new_in(server, user, Encoding::Json)
+    }
+
+    /// The same in an encoding.
+    pub(crate) fn attach_new_in(server: &Server, user: u64, encoding: Encoding) -> Self {
         static DEVICES: AtomicU32 = AtomicU32::new(0);
-        let device = DEVICES.fetch_add(1, Ordering::Relaxed);
-        let mut raw = Self::upgrade(server.address, &[]);
-        raw.text(&format!(r#"{{"type":"hello","token":"{}","device":"new-{device}"}}"#, server.token(user)));
+        let device = format!("new-{}", DEVICES.fetch_add(1, Ordering::Relaxed));
+        let (mut raw, token) = (Self::upgrade_to(server.address, encoding), server.token(user));
+        match encoding {
+            Encoding::Json => raw.text(&format!(r#"{{"type":"hello","token":"{token}","device":"{device}"}}"#)),
+            Encoding::Proto => raw.write(&proto::hello(&token, &device)).expect("the server still reads"),
+        }
         raw.until("\"live\"");
         raw
     }
@@ -205,6 +226,14 @@ impl Raw {
     /// Waits no longer than this for a frame from now on.
     pub(crate) fn patience(&self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).expect("a timeout");
+    }
+
+    /// A ping of the application.
+    pub(crate) fn ping(&mut self) {
+        match self.encoding {
+            Encoding::Json => self.text(r#"{"type":"ping"}"#),
+            Encoding::Proto => self.write(&proto::ping()).expect("the server still reads"),
+        }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -292,20 +321,23 @@ impl Raw {
         }
     }
 
-    /// The next text frame that contains this.
+    /// The next frame that contains this; one in Protobuf, in the words of JSON.
     pub(crate) fn until(&mut self, word: &str) -> String {
         loop {
             let Some((first, payload)) = self.frame() else {
                 panic!("the connection ended before {word:?}; seen: {:?}", self.seen)
             };
-            let text = String::from_utf8_lossy(&payload).into_owned();
+            let text = match (self.encoding, first) {
+                (Encoding::Proto, 0x82) => proto::words(&payload),
+                _ => String::from_utf8_lossy(&payload).into_owned(),
+            };
             assert_ne!(
                 first,
                 0x88,
                 "closed with {:?} before {word:?}",
                 payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]))
             );
-            if first == 0x81 && text.contains(word) {
+            if first == if self.encoding.is_text() { 0x81 } else { 0x82 } && text.contains(word) {
                 return text;
             }
             self.seen.push(text);
@@ -320,7 +352,7 @@ impl Raw {
         self.seen.clear();
     }
 
-    /// The next text frame that is no event and no hint.
+    /// The next frame that is no event and no hint.
     pub(crate) fn answer(&mut self) -> String {
         loop {
             let text = self.answer_or_hint();

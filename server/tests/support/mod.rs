@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+mod authority;
+
 use std::fs::File;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -12,10 +14,13 @@ use loadtest::audit;
 use loadtest::client::Target;
 use loadtest::process::Process;
 use loadtest::record::{ClientId, Entry, Recorder};
+use loadtest::tls;
 use loadtest::tokens::{self, Account};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+
+pub(crate) use authority::Authority;
 
 /// Longer than anything takes that is going to happen at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,13 +30,22 @@ pub(crate) struct Stand {
     directory: TempDir,
     settings: Vec<(&'static str, &'static str)>,
     port: u16,
+    /// Over TLS, with a certificate of this authority.
+    authority: Option<Authority>,
 }
 
 impl Stand {
     /// A new data directory. The port is chosen at the first start.
     pub(crate) fn new(settings: &[(&'static str, &'static str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self { directory, settings: settings.to_vec(), port: 0 }
+        Self { directory, settings: settings.to_vec(), port: 0, authority: None }
+    }
+
+    /// The same, over TLS.
+    pub(crate) fn over_tls(settings: &[(&'static str, &'static str)]) -> Self {
+        let stand = Self::new(settings);
+        let authority = Authority::new(&stand.directory.path().join("tls"));
+        Self { authority: Some(authority), ..stand }
     }
 
     pub(crate) fn data(&self) -> std::path::PathBuf {
@@ -43,6 +57,10 @@ impl Stand {
         // The server refuses settings it does not know, and those of the tests themselves are such.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SWITCHBOARD_")) {
             command.env_remove(name);
+        }
+        if let Some(authority) = &self.authority {
+            command.env("SWITCHBOARD_GATEWAY__TLS__CERTIFICATE", authority.certificate());
+            command.env("SWITCHBOARD_GATEWAY__TLS__KEY", authority.key());
         }
         command.envs(self.settings.iter().copied()).kill_on_drop(true).stdin(Stdio::null());
         command
@@ -79,12 +97,39 @@ impl Stand {
 
     /// Where clients connect.
     pub(crate) async fn target(&self) -> Target {
-        Target::resolve(&format!("ws://127.0.0.1:{}/ws", self.port)).await.expect("a loopback address")
+        Target::resolve_by(&self.url(), &self.trusted()).await.expect("a loopback address")
+    }
+
+    /// The same as a url.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.authority.is_some() { "wss" } else { "ws" };
+        format!("{scheme}://127.0.0.1:{}/ws", self.port)
+    }
+
+    /// The authority of a stand over TLS.
+    pub(crate) fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("it is over TLS")
+    }
+
+    /// Who has signed the server's certificate.
+    pub(crate) fn trusted(&self) -> tls::Authority {
+        let read = self.authority.as_ref().map(|authority| tls::Authority::read(&authority.ca()).expect("the authority's file"));
+        read.unwrap_or_default()
     }
 
     /// Where the server listens.
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The server's metrics, in the text format of Prometheus.
+    pub(crate) async fn metrics(&self) -> String {
+        let mut stream = tokio::net::TcpStream::connect(self.address()).await.expect("the server listens");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("the server reads");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("metrics are text");
+        text
     }
 
     fn log(&self) -> std::path::PathBuf {
@@ -114,7 +159,7 @@ impl Stand {
 
 async fn listening(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
     while let Some(line) = lines.next_line().await.expect("stdout is text") {
-        if let Some(address) = line.strip_prefix("listening on http://") {
+        if let Some((_, address)) = line.strip_prefix("listening on ").and_then(|url| url.split_once("://")) {
             return Some(address.to_owned());
         }
     }
@@ -139,9 +184,18 @@ impl Server {
 
     /// Asks it to stop.
     pub(crate) async fn terminate(&self) {
+        self.signal("-TERM").await;
+    }
+
+    /// Asks it to read certificate and key again.
+    pub(crate) async fn hang_up(&self) {
+        self.signal("-HUP").await;
+    }
+
+    async fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("the server runs").to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
-        assert!(status.success(), "kill -TERM {pid}: {status}");
+        let status = Command::new("kill").args([signal, &pid]).status().await.expect("kill runs");
+        assert!(status.success(), "kill {signal} {pid}: {status}");
     }
 
     /// Waits until it ended by itself.

@@ -35,7 +35,7 @@ export class Client {
     const options = {};
     if (how === "header") options.headers = { authorization: `Bearer ${token}` };
     if (how === "protocol") protocols.push(`switchboard.bearer.${token}`);
-    this.#socket = new WebSocket(server.url.replace("http:", "ws:") + "/ws", protocols, options);
+    this.#socket = new WebSocket(server.url.replace("http", "ws") + "/ws", protocols, options);
     this.#socket.on("message", (data, binary) => {
       if (binary) throw new Error("a binary frame");
       this.#frames.push(JSON.parse(data));

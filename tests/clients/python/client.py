@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import ssl
 import time
 import urllib.request
 import uuid
@@ -11,7 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 WAIT_S = 10
-URL = os.environ["TEST_URL"].replace("http:", "ws:") + "/ws"
+URL = os.environ["TEST_URL"].replace("http", "ws", 1) + "/ws"   # https becomes wss
+TRUSTED = ssl.create_default_context(cafile=os.environ["TEST_CA"]) if URL.startswith("wss:") else None
 
 
 def token(user: int) -> str:
@@ -30,32 +32,51 @@ def uuid7() -> str:
     return str(uuid.UUID(int=bits & ~(0x3 << 62) | 0x2 << 62))
 
 
+class Json:
+    """Text frames."""
+
+    SUBPROTOCOL = "switchboard.v1.json"
+    encode = staticmethod(json.dumps)
+    decode = staticmethod(json.loads)
+
+
+def encoding_of(name: str):
+    if name == "json":
+        return Json
+    import proto   # its classes are generated: they are not always there
+
+    return proto
+
+
 class Client:
     """One connection: frames are taken in the order they came, by what they are; none is thrown away unseen."""
 
-    def __init__(self, socket):
+    def __init__(self, socket, encoding=Json):
         self.socket = socket
+        self.encoding = encoding
         self.unread: list[dict] = []
         self.changed = asyncio.Condition()
         self.reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, user: int) -> "Client":
-        headers = {"Authorization": f"Bearer {token(user)}"}
-        return cls(await connect(URL, subprotocols=["switchboard.v1.json"], additional_headers=headers))
+    async def open(cls, user: int, encoding: str = "json") -> "Client":
+        headers, encoding = {"Authorization": f"Bearer {token(user)}"}, encoding_of(encoding)
+        socket = await connect(URL, subprotocols=[encoding.SUBPROTOCOL], additional_headers=headers, ssl=TRUSTED)
+        assert socket.subprotocol == encoding.SUBPROTOCOL, f"the server agreed on {socket.subprotocol}"
+        return cls(socket, encoding)
 
     async def _read(self) -> int:
         try:
-            async for text in self.socket:
+            async for message in self.socket:
                 async with self.changed:
-                    self.unread.append(json.loads(text))
+                    self.unread.append(self.encoding.decode(message))
                     self.changed.notify_all()
         except ConnectionClosed:
             pass
         return self.socket.close_code
 
     async def post(self, frame: dict) -> None:
-        await self.socket.send(json.dumps(frame))
+        await self.socket.send(self.encoding.encode(frame))
 
     async def take(self, fits) -> dict:
         """The first frame for which `fits` is true; earlier ones that don't fit stay."""

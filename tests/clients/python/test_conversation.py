@@ -1,18 +1,18 @@
-"""A whole conversation of users 42 and 43 through a real server, with `websockets`. Run beside a server: tests/clients/run python"""
+"""A whole conversation of two users through a real server, with `websockets`: in JSON, in Protobuf, and of one with the other. Run beside a
+server: tests/clients/run python"""
 
 import asyncio
 import unittest
 
 from client import Client, control, uuid7
 
-CONVERSATION = "d:42:43"
-
 
 class Person:
     """A user on one device: what it has stored, over all its connections."""
 
-    def __init__(self, user: int):
+    def __init__(self, user: int, encoding: str):
         self.user = user
+        self.encoding = encoding
         self.stored: list[dict] = []
         self.client: Client | None = None
         self.epoch: str | None = None
@@ -22,7 +22,7 @@ class Person:
         return self.stored[-1]["seq"] if self.stored else 0
 
     async def attach(self) -> tuple[list[dict], dict]:
-        self.client = await Client.open(self.user)
+        self.client = await Client.open(self.user, self.encoding)
         hello = {"device": "python-1", "cursor": self.cursor}
         if self.epoch:
             hello["epoch"] = self.epoch
@@ -44,9 +44,15 @@ class Person:
         return await self.store(await self.client.event(message))
 
 
-class Conversation(unittest.IsolatedAsyncioTestCase):
+class Conversation:
+    """Of two users, each with an encoding. Each pair has mailboxes of its own."""
+
+    PAIR: tuple[tuple[int, str], tuple[int, str]]
+
     async def asyncSetUp(self):
-        self.ann, self.bob = Person(42), Person(43)
+        self.ann, self.bob = (Person(*person) for person in self.PAIR)
+        ann, bob = self.ann.user, self.bob.user
+        self.to_ann, self.to_bob, self.conversation = f"u:{ann}", f"u:{bob}", f"d:{ann}:{bob}"
         for person in (self.ann, self.bob):
             await person.attach()
 
@@ -57,19 +63,19 @@ class Conversation(unittest.IsolatedAsyncioTestCase):
 
     async def accepted(self, client: Client, to: str, text: str, message: str, **more) -> None:
         answer = await client.send(to, text, message, **more)
-        self.assertEqual(answer, {"type": "accepted", "id": message, "conversation": CONVERSATION})
+        self.assertEqual(answer, {"type": "accepted", "id": message, "conversation": self.conversation})
 
     async def test_both_see_it_and_the_answer_to_it(self):
         first, reply = uuid7(), uuid7()
-        await self.accepted(self.ann.client, "u:43", "grüß dich", first)
+        await self.accepted(self.ann.client, self.to_bob, "grüß dich", first)
         at_ann, at_bob = await self.ann.see(first), await self.bob.see(first)
-        self.assertEqual((at_bob["from"], at_bob["body"]), ("42", {"text": "grüß dich"}))
+        self.assertEqual((at_bob["from"], at_bob["body"]), (str(self.ann.user), {"text": "grüß dich"}))
         self.assertEqual(at_ann["position"], at_bob["position"])
         self.assertNotIn("reply_to", at_bob)
 
-        await self.accepted(self.bob.client, CONVERSATION, "and you", reply, reply_to={"from": "42", "id": first})
+        await self.accepted(self.bob.client, self.conversation, "and you", reply, reply_to={"from": str(self.ann.user), "id": first})
         answered = await self.ann.see(reply)
-        self.assertEqual(answered["reply_to"], {"from": "42", "id": first})
+        self.assertEqual(answered["reply_to"], {"from": str(self.ann.user), "id": first})
         self.assertGreater(int(answered["position"]), int(at_ann["position"]))
 
         await self.ann.client.post({"type": "ping"})
@@ -79,22 +85,22 @@ class Conversation(unittest.IsolatedAsyncioTestCase):
     async def test_a_repeat_is_one_message_and_another_body_is_refused(self):
         once, last = uuid7(), uuid7()
         for _ in range(3):
-            await self.accepted(self.ann.client, "u:43", "once", once)
-        other = await self.ann.client.send("u:43", "twice?", once)
+            await self.accepted(self.ann.client, self.to_bob, "once", once)
+        other = await self.ann.client.send(self.to_bob, "twice?", once)
         if other["type"] == "accepted":   # then the refusal comes as an event
             other = await self.ann.client.take(lambda frame: frame.get("event") == "refused" and frame["id"] == once)
         self.assertEqual(other["code"], "id_reused")
-        await self.accepted(self.ann.client, "u:43", "last", last)
+        await self.accepted(self.ann.client, self.to_bob, "last", last)
         self.assertEqual((await self.bob.see(once))["body"], {"text": "once"})
         await self.bob.see(last)   # the next seq: nothing came between the two
 
     async def test_history_and_conversations(self):
         sent = [uuid7() for _ in range(5)]
         for message in sent:
-            await self.accepted(self.bob.client, "u:42", message, message)
+            await self.accepted(self.bob.client, self.to_ann, message, message)
         read, before = [], None
         while True:
-            await self.ann.client.post({"type": "history", "conversation": CONVERSATION, "before": before, "limit": 2})
+            await self.ann.client.post({"type": "history", "conversation": self.conversation, "before": before, "limit": 2})
             page = await self.ann.client.type("page")
             read = page["events"] + read
             before = page["before"]
@@ -105,26 +111,26 @@ class Conversation(unittest.IsolatedAsyncioTestCase):
         self.assertEqual([event["id"] for event in read[-5:]], sent)
         await self.ann.client.post({"type": "conversations", "before": None, "limit": 10})
         (entry,) = (await self.ann.client.type("conversations"))["conversations"]
-        self.assertEqual((entry["conversation"], entry["last"]["id"]), (CONVERSATION, sent[-1]))
+        self.assertEqual((entry["conversation"], entry["last"]["id"]), (self.conversation, sent[-1]))
 
     async def test_resume_gives_exactly_what_was_missed(self):
         self.bob.client.socket.transport.abort()
         sent = [uuid7() for _ in range(40)]
         for message in sent:
-            await self.accepted(self.ann.client, "u:43", message, message)
+            await self.accepted(self.ann.client, self.to_bob, message, message)
         missed, live = await self.bob.attach()
         self.assertEqual([event["id"] for event in missed], sent)
         self.assertEqual(live["head"], self.bob.cursor)
         now = uuid7()
-        await self.accepted(self.ann.client, "u:43", "now", now)
+        await self.accepted(self.ann.client, self.to_bob, "now", now)
         await self.bob.see(now)
 
     async def test_sigkill_loses_nothing_and_repeats_nothing(self):
         sent = [uuid7() for _ in range(40)]
         for message in sent[:15]:
-            await self.accepted(self.ann.client, "u:43", message, message)
+            await self.accepted(self.ann.client, self.to_bob, message, message)
         for message in sent[15:25]:   # not waited for: the server dies meanwhile
-            await self.ann.client.post({"type": "send", "id": message, "to": "u:43", "kind": "text", "body": {"text": message}})
+            await self.ann.client.post({"type": "send", "id": message, "to": self.to_bob, "kind": "text", "body": {"text": message}})
         await control("kill")
         await asyncio.gather(self.ann.client.closed(), self.bob.client.closed())
         accepted = set(sent[:15]) | {frame["id"] for frame in self.ann.client.unread if frame["type"] == "accepted"}
@@ -139,11 +145,23 @@ class Conversation(unittest.IsolatedAsyncioTestCase):
 
         self.assertLessEqual(accepted, set(got()), "what was accepted survives")
         for message in sent[15:]:   # repeats are one message
-            await self.accepted(self.ann.client, "u:43", message, message)
+            await self.accepted(self.ann.client, self.to_bob, message, message)
         while len(got()) < len(sent):
             await self.bob.store(await self.bob.client.type("event"))
         self.assertEqual(got(), sent)
         self.assertEqual(self.bob.client.events(), [])
+
+
+class InJson(Conversation, unittest.IsolatedAsyncioTestCase):
+    PAIR = ((42, "json"), (43, "json"))
+
+
+class InProtobuf(Conversation, unittest.IsolatedAsyncioTestCase):
+    PAIR = ((44, "proto"), (45, "proto"))
+
+
+class OfBoth(Conversation, unittest.IsolatedAsyncioTestCase):
+    PAIR = ((46, "json"), (47, "proto"))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec::check::{self, SendFields, error, missing, with_id};
 use crate::error_code::ErrorCode;
-use crate::frame::{ClientFrame, FrameError, Hello, Recipient, Send};
-use crate::id::{ConversationId, DeviceName, MessageId, Position, UserId};
+use crate::frame::{ClientFrame, FrameError, Hello, Recipient};
+use crate::id::{ConversationId, DeviceName, IdError, MessageId, Position, UserId};
 use crate::limits::NESTING_MAX;
-use crate::record::{Content, ReplyTo};
+use crate::record::ReplyTo;
 
 #[derive(Deserialize)]
 struct Head<'a> {
@@ -82,7 +83,7 @@ struct JsonPage {
 struct JsonU64(u64);
 
 impl TryFrom<String> for JsonU64 {
-    type Error = crate::id::IdError;
+    type Error = IdError;
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse::<Position>().map(|number| Self(number.get()))
     }
@@ -122,8 +123,8 @@ pub fn decode(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
             Ok(ClientFrame::Read { conversation, position: position.ok_or_else(|| missing("position"))? })
         }
         Some("typing") => {
-            let to = fields::<JsonTyping>(bytes)?.to.ok_or_else(|| missing("to"))?;
-            recipient(&to).map(ClientFrame::Typing)
+            let to = fields::<JsonTyping>(bytes)?.to;
+            check::to(to, |to| recipient(&to)).map(ClientFrame::Typing)
         }
         Some("watch") => fields::<JsonWatch>(bytes)?.users.map(ClientFrame::Watch).ok_or_else(|| missing("users")),
         Some("history") => {
@@ -136,43 +137,29 @@ pub fn decode(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
             Ok(ClientFrame::Conversations { before, limit })
         }
         Some("ping") => Ok(ClientFrame::Ping),
-        Some(_) => Err(error(ErrorCode::UnknownType, Some("type"), "no such type")),
+        Some(_) => Err(check::unknown_type()),
         None => Err(error(ErrorCode::BadRequest, Some("type"), "a frame has a \"type\"")),
     }
 }
 
-/// A send: once its id is known, every error carries it.
 fn decode_send(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
     let JsonSend { id, to, kind, body, reply_to } = fields(bytes).map_err(|why| with_id(why, id_of(bytes)))?;
-    let id = id.ok_or_else(|| missing("id"))?;
-    let id: MessageId = id.parse().map_err(|why: crate::id::IdError| error(ErrorCode::BadId, Some("id"), &why.to_string()))?;
-    let send = || {
-        let to = recipient(&to.ok_or_else(|| missing("to"))?)?;
-        let content = content(kind, body)?;
-        let reply_to = reply_to.map(|JsonReply { from, id }| ReplyTo { from, id });
-        Ok(ClientFrame::Send(Send { id, to, content, reply_to }))
-    };
-    send().map_err(|why| with_id(why, Some(id)))
+    let reply_to = Ok(reply_to.map(|JsonReply { from, id }| ReplyTo { from, id }));
+    check::send(id.map(|id| id.parse()), SendFields { to, text: text(kind, body), reply_to }, |to| recipient(&to))
 }
 
-fn recipient(text: &str) -> Result<Recipient, FrameError> {
-    let parsed = match text.strip_prefix("u:") {
+fn recipient(text: &str) -> Result<Recipient, IdError> {
+    match text.strip_prefix("u:") {
         Some(user) => user.parse().map(Recipient::User),
         None => text.parse().map(Recipient::Conversation),
-    };
-    parsed.map_err(|_| error(ErrorCode::BadRecipient, Some("to"), "\"to\" is \"u:<user>\" or \"d:<lower>:<higher>\""))
+    }
 }
 
-fn content(kind: Option<String>, body: Option<JsonBody>) -> Result<Content, FrameError> {
+fn text(kind: Option<String>, body: Option<JsonBody>) -> Result<String, FrameError> {
     match kind.ok_or_else(|| missing("kind"))?.as_str() {
-        "text" => {}
-        _ => return Err(error(ErrorCode::BadField, Some("kind"), "this server knows the kind \"text\"")),
+        "text" => body.ok_or_else(|| missing("body"))?.text.ok_or_else(|| missing("body.text")),
+        _ => Err(check::unknown_kind()),
     }
-    let text = body.ok_or_else(|| missing("body"))?.text.ok_or_else(|| missing("body.text"))?;
-    if text.contains('\0') {
-        return Err(error(ErrorCode::BadField, Some("body.text"), "text has no NUL"));
-    }
-    Ok(Content::Text(text))
 }
 
 /// The fields of one type. The fast way first; only an error pays for knowing its path.
@@ -230,16 +217,4 @@ fn check_depth(bytes: &[u8]) -> Result<(), FrameError> {
 fn plain(why: &serde_json::Error) -> String {
     let text = why.to_string();
     text.split(" at line ").next().unwrap_or_default().chars().take(160).collect()
-}
-
-fn missing(field: &str) -> FrameError {
-    error(ErrorCode::BadField, Some(field), "missing")
-}
-
-fn error(code: ErrorCode, field: Option<&str>, message: &str) -> FrameError {
-    FrameError { code, field: field.map(str::to_owned), message: message.to_owned(), id: None }
-}
-
-fn with_id(error: FrameError, id: Option<MessageId>) -> FrameError {
-    FrameError { id, ..error }
 }

@@ -63,10 +63,11 @@ pub struct KafkaConfig {
     pub retention: Duration,
     /// The largest record, in bytes.
     pub max_message_bytes: usize,
-    /// How long a producer waits for more records to go with the first. 0: what is there goes at once.
+    /// How long an idle producer waits for more records to go with the first. 0: what is there goes at once; what comes while a broker has not
+    /// answered goes together anyway.
     #[serde(deserialize_with = "duration")]
     pub linger: Duration,
-    /// How long an append may take, at least 120 s: a shorter one makes the idempotent producer lose its sequence (K9).
+    /// How long an append may take, at least 120 s: whatever is given up ends the producer's sequence (K9).
     #[serde(deserialize_with = "duration")]
     pub message_timeout: Duration,
     /// Records in the producer's queue; above it appends are refused as unavailable.
@@ -111,7 +112,7 @@ impl Default for KafkaConfig {
 
 /// Room for the head of a batch around the largest record: so much for what the producer counts, twice as much on the topic.
 pub(super) const BATCH_HEAD: usize = 2048;
-/// K9: the shortest `message.timeout.ms` an idempotent producer is used with.
+/// K9: the shortest time after which an append is given up.
 const MESSAGE_TIMEOUT_MIN: Duration = Duration::from_secs(120);
 
 impl KafkaConfig {
@@ -161,21 +162,6 @@ impl KafkaConfig {
             .set("retry.backoff.ms", "50")
             .set("log.connection.close", "false")
             .set_log_level(rdkafka::config::RDKafkaLogLevel::Warning);
-        client
-    }
-
-    /// The producer.
-    pub(super) fn producer(&self) -> ClientConfig {
-        let mut client = self.client();
-        client
-            .set("enable.idempotence", "true") // retries stand once and in order; implies acks=all and at most 5 requests in flight
-            .set("acks", "all")
-            .set("message.timeout.ms", self.message_timeout.as_millis().to_string()) // K9
-            .set("linger.ms", (self.linger.as_secs_f64() * 1000.0).to_string()) // K11
-            .set("message.max.bytes", (self.max_message_bytes + BATCH_HEAD).to_string())
-            .set("queue.buffering.max.messages", self.queue_records.to_string())
-            .set("queue.buffering.max.kbytes", (self.queue_bytes / 1024).max(1).to_string())
-            .set("allow.auto.create.topics", "false");
         client
     }
 

@@ -1,8 +1,8 @@
 //! The [`Log`] of a cluster: Kafka.
 //!
-//! One [`producer`] a process; one consumer that [`follow`]s partitions in order, fetched ahead; one that reads single [`point`]s; and a
-//! thread that looks after them: whether brokers can be reached ([`health`]), whether the producer must be built anew. Nothing here joins a
-//! consumer group and no position is kept on the brokers: positions live in checkpoints.
+//! One [`producer`] a process, which [`append`]s; one consumer that [`follow`]s partitions in order, fetched ahead; one that reads single
+//! [`point`]s; and a thread that looks after them: whether brokers can be reached ([`health`]). Nothing here joins a consumer group and no
+//! position is kept on the brokers: positions live in checkpoints.
 //!
 //! Known pitfalls, and where each is avoided:
 //!
@@ -14,12 +14,12 @@
 //! | K4 a record of a partition one no longer has is taken for progress | a record counts for the follow whose offset it continues | `follow::Followed` |
 //! | K5 finish, then fence, on revoke | the reader's task is dropped first, then its [`Following`](super::Following) | callers |
 //! | K7 automatic commits lose; a dropped producer loses its queue | no automatic commits; `flush` counts what is left | [`KafkaLog::close`] |
-//! | K8 flush says yes though a record failed | only the record's own delivery report counts | `producer::Deliveries` |
-//! | K9 a local time-out breaks the idempotent producer for good | at least 120 s; broken, it is built anew | `config::check`, `producer::look_after` |
+//! | K8 flush says yes though a record failed | only the answer to the record's own batch counts | `append::serve` |
+//! | K9 a local time-out breaks the idempotent producer for good | at least 120 s; in doubt about its sequence it takes a new name | `config::check`, `append::queue` |
 //! | K10 a new producer repeats what the old one sent | repeats are told apart by the chain and by message ids, not here | callers |
 //! | K11 latency by linger, Nagle, fetch back-off, blocking polls | set one by one | [`config`] |
 //! | K13 transactions | not used | `config::consumer` |
-//! | K14 more partitions send keys elsewhere | the count is fixed and checked; our own arithmetic chooses | [`topics`], `producer::send` |
+//! | K14 more partitions send keys elsewhere | the count is fixed and checked; our own arithmetic chooses | [`topics`], [`producer`] |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +27,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{Entry, Log, LogError, Topic};
 
+mod append;
 mod client;
 pub mod config;
 mod follow;
@@ -65,14 +67,15 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Starts the clients and their threads; connects behind the caller's back.
+    /// Starts the clients, their threads and their tasks on the runtime it is called in; connects behind the caller's back.
     ///
     /// # Errors
-    /// [`LogError::Refused`] for settings that cannot be used.
+    /// [`LogError::Refused`] for settings that cannot be used, and outside of a runtime.
     pub fn connect(config: &KafkaConfig) -> Result<Arc<Self>, LogError> {
         config.check()?;
         let health = Arc::new(Health::new(config.brokers.join(",")));
-        let producer = Arc::new(Producer::new(config, &health)?);
+        let runtime = Handle::try_current().map_err(|_| LogError::Refused("the log needs a runtime to be started in".into()))?;
+        let producer = Arc::new(Producer::new(config, &health, &runtime));
         let follow = Arc::new(FollowReader::new(config, &health)?);
         let point = Arc::new(PointReader::new(config, &health)?);
         let stop = Arc::new(AtomicBool::new(false));
@@ -178,7 +181,7 @@ impl Log for KafkaLog {
     async fn append(&self, topic: Topic, partition: u16, payload: Bytes) -> Result<u64, LogError> {
         let (answer, answered) = oneshot::channel();
         // before the first await: appends polled in order stand in order
-        self.producer.send((topic, partition), &payload, Waiter::Append(answer)).map_err(|(why, _)| why)?;
+        self.producer.send((topic, partition), payload, Waiter::Append(answer)).map_err(|(why, _)| why)?;
         answered.await.unwrap_or(Err(LogError::Unknown))
     }
 

@@ -1,21 +1,16 @@
-//! The one producer of a process: idempotent, acks=all, always an explicit partition. A record's fate is told by its own delivery report
-//! and by nothing else (K8), on the thread that polls the library.
+//! The one producer of a process: idempotent, acks=all, always an explicit partition (K14). A record's fate is told by its own answer and by
+//! nothing else (K8), from the task that heard it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use metrics::{counter, gauge, histogram};
-use parking_lot::RwLock;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::client::Context;
+use super::append::{Appender, Fate, NotTaken};
 use super::config::KafkaConfig;
 use super::health::{Doubt, Health};
 use crate::log::{LogError, Topic};
@@ -23,6 +18,8 @@ use crate::submit::{Outcome, Report};
 
 /// Records under way and not one report for so long: something is wrong.
 const QUIET_MAX: Duration = Duration::from_millis(1500);
+/// How often a flush looks whether all is reported.
+const FLUSH_LOOK: Duration = Duration::from_millis(2);
 
 /// Who waits for a report.
 pub(crate) enum Waiter {
@@ -32,11 +29,12 @@ pub(crate) enum Waiter {
     Submit(Report, InFlight),
 }
 
-/// What travels with a record.
+/// What travels with a record. Dropped without a fate, its waiter hears that the outcome is unknown.
 pub(crate) struct Pending {
     waiter: Waiter,
     topic: Topic,
     at: Instant,
+    counts: Arc<Counts>,
 }
 
 /// Bytes that are counted for as long as this lives.
@@ -93,104 +91,49 @@ impl Counts {
     }
 }
 
-struct Deliveries {
-    client: Context,
-    counts: Arc<Counts>,
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, what: &str, text: &str) {
-        self.client.log(level, what, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.client.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Pending>;
-
-    fn delivery(&self, report: &DeliveryResult<'_>, pending: Box<Pending>) {
-        self.counts.reported();
-        let Pending { waiter, topic, at } = *pending;
-        let result = match report {
-            // a repeat the broker had already: durable, but the library doesn't know where
-            Ok(message) => Ok(u64::try_from(message.offset()).ok()),
-            Err((why, _)) => {
-                if let Some(health) = &self.client.health {
-                    health.doubt(Doubt::Some);
-                    health.wake(); // the producer may have broken for good
-                }
-                tracing::debug!(topic = topic.name(), %why, "a record was not delivered");
-                Err(after_hand_over(why))
-            }
-        };
-        let outcome = match &result {
-            Ok(_) => "done",
-            Err(LogError::Refused(_)) => "refused",
-            Err(_) => "unknown",
+impl super::append::Waiter for Pending {
+    fn settle(self, fate: Fate) {
+        let Self { waiter, topic, at, counts } = self;
+        counts.reported();
+        let (result, outcome) = match fate {
+            Fate::Done(offset) => (Ok(offset), "done"),
+            Fate::Refused(why) => (Err(LogError::Refused(why)), "refused"),
+            Fate::NeverSent => (Err(LogError::Unavailable("no leader took it in time".into())), "unavailable"),
+            Fate::Unknown => (Err(LogError::Unknown), "unknown"),
         };
         counter!("switchboard_log_appends_total", "topic" => topic.name(), "outcome" => outcome).increment(1);
         if result.is_ok() {
             histogram!("switchboard_log_append_seconds", "topic" => topic.name()).record(at.elapsed().as_secs_f64());
         }
         match waiter {
-            // who no longer waits has given it up
+            // a repeat the broker had already is durable, but nobody knows where; who no longer waits has given it up
             Waiter::Append(answer) => drop(answer.send(result.and_then(|offset| offset.ok_or(LogError::Unknown)))),
             Waiter::Submit(report, in_flight) => {
                 drop(in_flight);
-                // a failed report may still stand for a durable record: never a final refusal
-                report.settle(if result.is_ok() { Outcome::Accepted } else { Outcome::Unknown });
+                report.settle(match result {
+                    Ok(_) => Outcome::Accepted,
+                    Err(LogError::Unavailable(_)) => Outcome::Refused(protocol::ErrorCode::Unavailable),
+                    // a failed report may still stand for a durable record: never a final refusal
+                    Err(LogError::Refused(_) | LogError::Unknown) => Outcome::Unknown,
+                });
             }
         }
     }
 }
 
-/// What a failed report means to who appends. Purged, timed out, fenced: a try before may have arrived.
-fn after_hand_over(why: &KafkaError) -> LogError {
-    match why.rdkafka_error_code() {
-        Some(
-            code @ (RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::InvalidMessageSize
-            | RDKafkaErrorCode::MessageBatchTooLarge
-            | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::InvalidRecord
-            | RDKafkaErrorCode::PolicyViolation),
-        ) => LogError::Refused(code.to_string()),
-        _ => LogError::Unknown,
-    }
-}
-
-/// What it means that the library doesn't take a record: it was never handed over.
-fn before_hand_over(why: &KafkaError) -> LogError {
-    match why.rdkafka_error_code() {
-        Some(code @ (RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::TopicAuthorizationFailed)) => {
-            LogError::Refused(code.to_string())
-        }
-        // also a topic that isn't there (yet): made, it heals
-        _ => LogError::Unavailable(why.to_string()),
-    }
-}
-
-type Live = ThreadedProducer<Deliveries>;
-
-/// The producer, rebuilt when it broke for good.
+/// The producer.
 pub(crate) struct Producer {
     config: KafkaConfig,
-    names: [String; Topic::ALL.len()],
     health: Arc<Health>,
     counts: Arc<Counts>,
-    live: RwLock<Arc<Live>>,
+    appender: Appender<Pending>,
 }
 
 impl Producer {
-    pub(super) fn new(config: &KafkaConfig, health: &Arc<Health>) -> Result<Self, LogError> {
+    pub(super) fn new(config: &KafkaConfig, health: &Arc<Health>, runtime: &Handle) -> Self {
         let counts = Arc::new(Counts { began: Instant::now(), under_way: AtomicUsize::new(0), heard_ms: AtomicU64::new(0) });
-        let live = RwLock::new(Arc::new(build(config, health, &counts)?));
-        let names = Topic::ALL.map(|topic| config.topic_name(topic));
-        Ok(Self { config: config.clone(), names, health: Arc::clone(health), counts, live })
+        let appender = Appender::new(config, health, runtime);
+        Self { config: config.clone(), health: Arc::clone(health), counts, appender }
     }
 
     /// Whether sends make sense now.
@@ -198,8 +141,8 @@ impl Producer {
         self.health.is_up()
     }
 
-    /// Hands a record over, at once and without waiting. Taken, its waiter is told by its delivery report; else the waiter comes back.
-    pub(crate) fn send(&self, to: (Topic, u16), payload: &[u8], waiter: Waiter) -> Result<(), (LogError, Waiter)> {
+    /// Hands a record over, at once and without waiting. Taken, its waiter is told by its own answer; else the waiter comes back.
+    pub(crate) fn send(&self, to: (Topic, u16), payload: Bytes, waiter: Waiter) -> Result<(), (LogError, Waiter)> {
         let (topic, partition) = to;
         let refused = |why: LogError, waiter| {
             let outcome = if matches!(why, LogError::Refused(_)) { "refused" } else { "unavailable" };
@@ -216,61 +159,38 @@ impl Producer {
         if !self.is_reachable() {
             return refused(LogError::Unavailable("no broker can be reached".into()), waiter);
         }
-        let pending = Box::new(Pending { waiter, topic, at: Instant::now() });
-        let key = partition.to_be_bytes();
-        let mut record = BaseRecord::with_opaque_to(&self.names[topic as usize], pending)
-            .partition(i32::from(partition)) // K14: nothing but our own arithmetic chooses it
-            .payload(payload);
-        if topic == Topic::RouterCheckpoints {
-            record = record.key(key.as_slice()); // compacted by it
-        }
+        let pending = Pending { waiter, topic, at: Instant::now(), counts: Arc::clone(&self.counts) };
         self.counts.sent();
-        let live = Arc::clone(&self.live.read());
-        live.send(record).map_err(|(why, record)| {
+        self.appender.append(to, payload, pending).or_else(|(why, pending)| {
             self.counts.reported();
-            let Err(refused) = refused(before_hand_over(&why), record.delivery_opaque.waiter) else {
-                unreachable!("always an error")
+            let why = match why {
+                NotTaken::Full => "too much waits for the brokers".to_owned(),
+                NotTaken::NoTopic => format!("there is no topic {}", self.config.topic_name(topic)), // made, it heals
             };
-            refused
+            refused(LogError::Unavailable(why), pending.waiter)
         })
     }
 
-    /// Doubts when records are under way and nothing is heard, and builds a new producer where the old one broke for good (K9).
+    /// Doubts when records are under way and nothing is heard.
     pub(super) fn look_after(&self) {
         if self.counts.is_quiet() {
             self.health.doubt(Doubt::Some);
         }
-        let bytes = self.counts.under_way.load(Ordering::Acquire);
-        gauge!("switchboard_log_appends_under_way").set(bytes as f64);
-        let broken = self.live.read().client().fatal_error();
-        let Some((_, why)) = broken else { return };
-        match build(&self.config, &self.health, &self.counts) {
-            Ok(new) => {
-                let old = std::mem::replace(&mut *self.live.write(), Arc::new(new));
-                counter!("switchboard_log_producers_rebuilt_total").increment(1);
-                tracing::error!(why, under_way = old.in_flight_count(), "the producer broke for good and was built anew");
-                // what it still holds is reported as unknown while it is dropped, which takes a while: not on the thread of a caller
-                while Arc::strong_count(&old) > 1 {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                drop(old);
-            }
-            Err(why) => tracing::error!(%why, "the producer broke for good and can't be built anew"),
-        }
+        gauge!("switchboard_log_appends_under_way").set(self.counts.under_way.load(Ordering::Acquire) as f64);
     }
 
     /// Waits until everything is reported, at most so long. Returns how many records are left without a report (K7: never just dropped).
+    /// Blocks its thread.
     pub(super) fn flush(&self, deadline: Duration) -> usize {
-        let live = Arc::clone(&self.live.read());
-        // what it answers is no proof (K8): the count is
-        drop(live.flush(deadline));
-        self.counts.under_way.load(Ordering::Acquire)
+        let since = Instant::now();
+        loop {
+            let left = self.counts.under_way.load(Ordering::Acquire);
+            if left == 0 || since.elapsed() >= deadline {
+                return left;
+            }
+            std::thread::sleep(FLUSH_LOOK);
+        }
     }
-}
-
-fn build(config: &KafkaConfig, health: &Arc<Health>, counts: &Arc<Counts>) -> Result<Live, LogError> {
-    let context = Deliveries { client: Context::new(health), counts: Arc::clone(counts) };
-    config.producer().create_with_context(context).map_err(|why| LogError::Refused(format!("kafka settings: {why}")))
 }
 
 impl std::fmt::Debug for Producer {
@@ -293,21 +213,5 @@ mod tests {
         assert!(a.is_some() && b.is_some() && InFlight::take(&total, 1, 50).is_none());
         drop((a, b));
         assert_eq!(total.load(Ordering::Acquire), 0);
-    }
-
-    #[test]
-    fn only_what_cannot_ever_work_is_refused() {
-        let failed = |code| after_hand_over(&KafkaError::MessageProduction(code));
-        assert!(matches!(failed(RDKafkaErrorCode::MessageSizeTooLarge), LogError::Refused(_)));
-        for code in [
-            RDKafkaErrorCode::MessageTimedOut,
-            RDKafkaErrorCode::PurgeQueue,
-            RDKafkaErrorCode::PurgeInflight,
-            RDKafkaErrorCode::Fatal,
-        ] {
-            assert_eq!(failed(code), LogError::Unknown, "{code}");
-        }
-        let local = |code| before_hand_over(&KafkaError::MessageProduction(code));
-        assert!(matches!(local(RDKafkaErrorCode::QueueFull), LogError::Unavailable(_)));
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use protocol::record::EventBody;
 use router::expand::ShardId;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::base::{Base, Failed};
 use super::columns::Batch;
@@ -38,7 +38,7 @@ struct Waiting {
 pub(super) struct Group {
     state: Mutex<State>,
     flights_max: u32,
-    rest: Duration,
+    rest_max: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -48,8 +48,8 @@ struct State {
 }
 
 impl Group {
-    pub(super) fn new(flights_max: u32, rest: Duration) -> Self {
-        Self { state: Mutex::default(), flights_max, rest }
+    pub(super) fn new(flights_max: u32, rest_max: Duration) -> Self {
+        Self { state: Mutex::default(), flights_max, rest_max }
     }
 
     /// True: a flight is to begin.
@@ -104,8 +104,10 @@ async fn fly(base: Arc<Base>) {
             return;
         }
         metrics::histogram!("switchboard_storage_commit_shards").record(group.len() as f64);
+        let began = Instant::now();
         together(&base, group).await;
-        sleep(base.group.rest).await;
+        // as long as the commit took, at most: a quick database is not waited for, a busy one gets larger groups
+        sleep(base.group.rest_max.min(began.elapsed())).await;
     }
 }
 

@@ -1,0 +1,51 @@
+//! Who calls: `Authorization: Bearer <access token>`.
+
+use std::sync::Arc;
+
+use accounts::Sid;
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use protocol::{DeviceName, UserId};
+
+use super::error::ApiError;
+use crate::handshake::bearer_in;
+use crate::node::{Gateway, now_ms};
+
+/// Who calls, by a token that is good now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// The user.
+    pub user: UserId,
+    /// The only device the token is good for; none: any.
+    pub device: Option<DeviceName>,
+    /// The session of the account; none: a tool made the token.
+    pub sid: Option<Sid>,
+}
+
+impl Bearer {
+    /// The caller of a request, if its token is good.
+    pub(super) fn of(headers: &HeaderMap, node: &Gateway) -> Option<Self> {
+        let claims = node.tokens.verify(bearer_in(headers)?).ok()?;
+        Some(Self { user: claims.sub, device: claims.device, sid: claims.sid })
+    }
+
+    /// The caller as a text, for telling callers apart.
+    pub(super) fn name(&self) -> String {
+        let device = self.device.as_ref().map(DeviceName::as_str).unwrap_or_default();
+        format!("user {} {device}", self.user)
+    }
+}
+
+impl FromRequestParts<Arc<Gateway>> for Bearer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, node: &Arc<Gateway>) -> Result<Self, ApiError> {
+        let bearer = Self::of(&parts.headers, node).ok_or_else(ApiError::unauthenticated)?;
+        node.limiter.request_of(bearer.user).map_err(ApiError::rate)?;
+        if let (Some(sid), Some(accounts)) = (bearer.sid, node.accounts.get()) {
+            accounts.seen(sid, now_ms());
+        }
+        Ok(bearer)
+    }
+}

@@ -1,0 +1,75 @@
+//! A gateway of a cluster, which has no accounts yet: its API says so, clearly and the same to everybody.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use gateway::config::Config;
+use gateway::deliver::Sessions;
+use gateway::handshake::Peer;
+use gateway::node::now_ms;
+use gateway::token::{Claims, Tokens};
+use gateway::{Gateway, Ports, http};
+use hyper::{Request, Response};
+use protocol::UserId;
+use protocol::record::Record;
+use router::registry::NodeId;
+use router::registry::memory::MemoryRegistry;
+use router::submit::{Report, Submit};
+use storage::store::memory::MemoryStore;
+use tower::ServiceExt as _;
+
+struct Nowhere;
+
+impl Submit for Nowhere {
+    fn submit(&self, _record: Record, report: Report) {
+        drop(report);
+    }
+}
+
+async fn ask(gateway: &Arc<Gateway>, method: &str, path: &str, token: Option<&str>) -> (u16, serde_json::Value) {
+    let routes = http::routes(gateway, Arc::new(String::new));
+    let mut request = Request::builder().method(method).uri(path).header("Content-Type", "application/json");
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let body = r#"{"phone":"+4915112345678","code":"123456","device":"a","refresh_token":"x"}"#;
+    let mut request = request.header("Idempotency-Key", "k").body(Body::from(body)).expect("a request");
+    request.extensions_mut().insert(Peer(([127, 0, 0, 1], 1).into()));
+    let response: Response<Body> = routes.oneshot(request).await.expect("an answer");
+    let status = response.status().as_u16();
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+    (status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn every_route_of_accounts_says_that_there_are_none() {
+    let ports = Ports {
+        submit: Arc::new(Nowhere),
+        registry: Arc::new(MemoryRegistry::default()),
+        marks: Arc::new(storage::receipt::NotKept),
+        store: Arc::new(MemoryStore::default()),
+        lag: None,
+        links: None,
+    };
+    let tokens = Tokens::new(&[7; 32]).expect("long enough");
+    let sessions = Arc::new(Sessions::default());
+    let gateway = Gateway::new(Config::default(), ports, NodeId { node: 0, boot: 1 }, sessions, tokens);
+    let token = gateway.tokens.sign(&Claims::new(UserId::new(5).expect("a user"), None, now_ms() / 1000)).expect("a token");
+    for (method, path) in [
+        ("POST", "/v1/registrations"),
+        ("POST", "/v1/registrations/verify"),
+        ("POST", "/v1/sessions/refresh"),
+        ("DELETE", "/v1/sessions/current"),
+        ("GET", "/v1/devices"),
+        ("DELETE", "/v1/devices/a"),
+        ("GET", "/v1/me"),
+        ("PATCH", "/v1/me"),
+        ("GET", "/v1/users/7"),
+        ("POST", "/v1/contacts/lookup"),
+    ] {
+        let (status, answer) = ask(&gateway, method, path, Some(&token)).await;
+        assert_eq!((status, answer["error"]["code"].as_str()), (501, Some("unavailable")), "{method} {path}: {answer}");
+    }
+    assert_eq!(ask(&gateway, "GET", "/v1/me", None).await.0, 401, "a token is asked for first");
+    assert_eq!(ask(&gateway, "GET", "/v1/openapi.json", None).await.1["openapi"], "3.1.0");
+}
