@@ -5,7 +5,8 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::{
-    ClientFrame, Conversations, ErrorFrame, Event, EventKind, Limits, Page, Receipt, Refused, Resync, ServerFrame, Summary, Text, Welcome,
+    ClientFrame, Conversations, ErrorFrame, Event, EventKind, Limits, Page, Receipt, Refused, Resync, ServerFrame, Summary, Text,
+    Welcome,
 };
 use v1::client_frame as client;
 use v1::server_frame as server;

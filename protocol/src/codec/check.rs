@@ -30,10 +30,7 @@ pub(super) fn send<R>(
 }
 
 /// To whom something goes.
-pub(super) fn to<R>(
-    named: Option<R>,
-    recipient: impl FnOnce(R) -> Result<Recipient, IdError>,
-) -> Result<Recipient, FrameError> {
+pub(super) fn to<R>(named: Option<R>, recipient: impl FnOnce(R) -> Result<Recipient, IdError>) -> Result<Recipient, FrameError> {
     let bad = |_| error(ErrorCode::BadRecipient, Some("to"), "\"to\" is \"u:<user>\" or \"d:<lower>:<higher>\"");
     recipient(named.ok_or_else(|| missing("to"))?).map_err(bad)
 }

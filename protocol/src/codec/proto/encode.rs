@@ -129,12 +129,7 @@ fn to_summary(one: &Conversation) -> wire::Summary {
 
 /// The watermarks of a receipt, and whose.
 fn to_marks(member: UserId, marks: Marks) -> v1::Receipt {
-    v1::Receipt {
-        member: member.get(),
-        delivered: marks.delivered.get(),
-        read: marks.read.get(),
-        ..v1::Receipt::default()
-    }
+    v1::Receipt { member: member.get(), delivered: marks.delivered.get(), read: marks.read.get(), ..v1::Receipt::default() }
 }
 
 const fn to_presence(user: UserId, presence: Presence) -> wire::Presence {
