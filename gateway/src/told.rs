@@ -52,7 +52,7 @@ impl Told {
     }
 
     /// What to do now.
-    pub fn next(&mut self) -> Next {
+    pub fn next_step(&mut self) -> Next {
         match self.phase {
             Phase::Due => {
                 self.phase = Phase::Reading;
@@ -166,7 +166,7 @@ mod tests {
                 self.open = false;
                 self.told.missed(missed);
             }
-            match self.told.next() {
+            match self.told.next_step() {
                 Next::Wait => {}
                 Next::Read(after) => self.reading = Some(after),
                 Next::Open => {

@@ -235,7 +235,7 @@ impl Client {
 
     /// Reads receipts that are due, or opens the outbox to pushed ones. Called when the socket has taken everything.
     fn next_receipts(&mut self) {
-        match self.told.next() {
+        match self.told.next_step() {
             Next::Wait => {}
             Next::Read(after) => self.read_receipts(after),
             Next::Open => {

@@ -15,9 +15,12 @@ const WAITING_MAX: usize = 64;
 /// Marks one device says at once; the rest comes the next time.
 const MARKS_MAX: usize = 50;
 
-/// Marks on their way, by reader and sender: position, and when it was said.
+/// Marks of one reader to one sender: position, and when it was said.
+type Said = VecDeque<(u64, u64)>;
+
+/// Marks on their way, by reader and sender.
 #[derive(Debug, Default)]
-pub(super) struct Reads(Mutex<HashMap<(u64, u64), VecDeque<(u64, u64)>>>);
+pub(super) struct Reads(Mutex<HashMap<(u64, u64), Said>>);
 
 impl Reads {
     fn said(&self, pair: (u64, u64), position: u64, now_us: u64) {

@@ -107,32 +107,29 @@ impl Mailboxes {
         for guard in snapshot.range(&self.engine.mailbox, range).rev() {
             let body = layout::body_key_of(&guard.value().map_err(unreadable)?)?;
             let (position, conversation) = (layout::position_of(&body)?, layout::conversation_of(&body)?);
-            let known = newest.contains_key(&conversation) || owners(conversation).len() < 2;
-            if !known && self.is_of_others(&snapshot, owner, conversation, position, None)? {
+            if newest.contains_key(&conversation) || owners(conversation).len() < 2 {
+                continue;
+            }
+            // none: a refusal, or a message that retention has taken meanwhile
+            let row = snapshot.get(&self.engine.history, layout::history_key(conversation, position)).map_err(unreadable)?;
+            if let Some(row) = row
+                && self.is_of_others(&snapshot, owner, (conversation, position), &row)?
+            {
                 newest.insert(conversation, position);
             }
         }
         Ok(Some(Delivered { through, newest: newest.into_iter().collect() }))
     }
 
-    /// Whether this is a message, and of somebody else. Its row in the history says so; one written by an older build doesn't, but its body does.
+    /// Whether a row of the history is a message of somebody else. It says so itself; one written by an older build doesn't, but its body does.
     fn is_of_others(
         &self,
         snapshot: &Snapshot,
         owner: UserId,
-        conversation: ConversationId,
-        position: Position,
-        row: Option<&[u8]>,
+        (conversation, position): (ConversationId, Position),
+        row: &[u8],
     ) -> Result<bool, StoreError> {
-        let sender = match row {
-            Some(row) => layout::sender_of(row)?,
-            None => match snapshot.get(&self.engine.history, layout::history_key(conversation, position)).map_err(unreadable)? {
-                Some(row) => layout::sender_of(&row)?,
-                // a refusal, or a message that retention has taken meanwhile
-                None => return Ok(false),
-            },
-        };
-        if let Some(sender) = sender {
+        if let Some(sender) = layout::sender_of(row)? {
             return Ok(sender != owner);
         }
         let body = self.body_in(snapshot, &layout::body_key(position, conversation))?;
@@ -172,7 +169,7 @@ impl Mailboxes {
         for guard in snapshot.range(&self.engine.history, (behind, end)).rev().take(UNREAD_ROWS) {
             let (key, value) = guard.into_inner().map_err(unreadable)?;
             let position = layout::history_position(&key)?;
-            standing.unread += u32::from(self.is_of_others(snapshot, owner, conversation, position, Some(&value))?);
+            standing.unread += u32::from(self.is_of_others(snapshot, owner, (conversation, position), &value)?);
             if standing.unread == UNREAD_MAX {
                 break;
             }
