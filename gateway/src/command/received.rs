@@ -9,7 +9,10 @@ impl Client {
         // before the session begins there is nothing to acknowledge here: the cursor came with hello
         let (Some(session), Some(who)) = (&mut self.session, &self.who) else { return };
         match session.received(seq) {
-            Ok(true) => self.node.cursors.acknowledged(who.user, &who.device, session.acked()),
+            Ok(true) => {
+                self.node.cursors.acknowledged(who.user, &who.device, session.acked());
+                self.node.receipts.acknowledged(who.user, session.acked());
+            }
             Ok(false) => {
                 self.node.metrics.stale_acks.increment(1);
                 self.grumble();
