@@ -19,6 +19,7 @@ A key such as limits.body_bytes is SWITCHBOARD_LIMITS__BODY_BYTES in the environ
 
 Try it:
   switchboard serve                       then open http://127.0.0.1:8080 in two tabs
+  switchboard chat --as +4915112345678    a client in this terminal
   switchboard token --user 42             a token for any WebSocket tool")]
 pub(crate) struct Args {
     /// Configuration file (TOML).
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     /// Accounts: look at one, end sessions. Works beside a running server.
     #[command(subcommand)]
     User(User),
+    /// Chat from a terminal, or from a script with --json. Needs no configuration: it is a client like any other.
+    Chat(terminal::Args),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -30,6 +30,9 @@ const EX_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     tls::choose_cryptography();
     let args = Args::parse();
+    if let Command::Chat(chat) = &args.command {
+        return terminal::run(chat);
+    }
     let settings = match Settings::load(&args) {
         Ok(settings) => settings,
         Err(why) => {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Log(command) => admin::log(&settings, &command),
         Command::User(command) => accounts::user(&settings, &command),
         Command::Token(token) => token::print(&settings, &token),
+        Command::Chat(_) => Ok(()), // it has run: it is no part of a server and reads no settings
         Command::Config(ConfigCommand::Check(_)) => {
             println!("{}", settings.summary());
             Ok(())
