@@ -105,7 +105,8 @@ type Editing = Editor<(), MemHistory>;
 
 fn editor() -> Option<(Editing, Option<Printer>)> {
     let config = Config::builder().auto_add_history(true).max_history_size(REMEMBERED).ok()?.build();
-    let mut editor = Editor::with_history(config, MemHistory::with_config(&config)).ok()?;
+    let history = MemHistory::with_config(&config);
+    let mut editor = Editor::with_history(config, history).ok()?;
     // a dumb terminal has none: then lines are printed as they are
     let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     let printer = if dumb { None } else { editor.create_external_printer().ok() };

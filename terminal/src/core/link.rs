@@ -232,9 +232,11 @@ impl Core {
             _ => None,
         };
         let sends = matches!(self.link, Link::Attached { .. }).then(|| self.outbox.deadline(now)).flatten();
-        let beats = self
-            .is_up()
-            .then(|| self.said.saturating_add(self.heartbeat_ms).min(self.heard.saturating_add(2 * self.heartbeat_ms)));
+        let (ping, silent) = (self.said.saturating_add(self.heartbeat_ms), self.heard.saturating_add(2 * self.heartbeat_ms));
+        let beats = match self.link {
+            Link::Greeting => Some(silent),
+            _ => self.is_up().then(|| ping.min(silent)),
+        };
         [link, sends, beats, self.acknowledge_at, self.end_deadline()].into_iter().flatten().min()
     }
 }

@@ -460,7 +460,7 @@ proptest! {
     fn every_event_is_shown_once(jumps in prop::collection::vec(1u64..20, 1..60)) {
         let mut core = core(options());
         go_live(&mut core, 0);
-        let (mut screen, mut newest) = (Vec::new(), 0);
+        let (mut screen, mut newest) = (Vec::new(), 0_u64);
         for jump in jumps {
             // the server goes on from somewhere before what was seen, as after a reconnect
             let from = newest.saturating_sub(jump) + 1;
