@@ -172,7 +172,7 @@ fn here(line: Line, current: Current) -> Served {
         Line::Say(text) => Served::command(Command::Send { id: None, to: current.to(), text, reply_to: None }),
         Line::History(limit) => Served::command(Command::History(History { conversation, before: None, limit })),
         Line::Read => Served::command(Command::ReadShown { conversation }),
-        Line::Who => Served { current: Some(current), ..Served::command(Command::Watch { users: vec![current.other] }) },
+        Line::Who => Served::command(Command::Watch { users: vec![current.other] }),
         _ => Served { current: Some(current), ..Served::default() },
     }
 }

@@ -65,7 +65,7 @@ impl Error {
             Self::Url(_) => ExitCode::from(2),
             Self::Unreachable(_) => ExitCode::from(4),
             Self::NoCode | Self::NotSignedIn => ExitCode::from(5),
-            Self::Refused { status, .. } if matches!(status, 400 | 401) => ExitCode::from(5),
+            Self::Refused { status: 400 | 401, .. } => ExitCode::from(5),
             Self::InUse(_) => ExitCode::from(6),
             _ => ExitCode::FAILURE,
         }
