@@ -299,7 +299,7 @@ fn a_read_mark_is_said_again_until_it_is_confirmed() {
     let read = Command::Read { conversation: "d:42:43".into(), position: Position::from_stored(101) };
     let said = json!({"type": "read", "conversation": "d:42:43", "position": "101"});
     core.command(read, 1);
-    assert_eq!(written(&core.outputs()), [said.clone()]);
+    assert_eq!(written(&core.outputs()), std::slice::from_ref(&said));
     core.lost(&Loss::Closed(None), 2);
     core.time(core.deadline(2).unwrap());
     core.opened(600);
