@@ -27,7 +27,7 @@ struct Desk {
 
 impl Desk {
     fn new(stand: &Stand, phone: &'static str) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), phone, url: stand.url(), more: Vec::new() }
+        Self { folder: tempfile::tempdir().expect("a folder"), phone, url: stand.url(), more: Vec::new() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -39,36 +39,42 @@ impl Desk {
     }
 
     fn start(&self, arguments: &[&str]) -> Terminal {
-        let mut child = self.command(arguments).spawn().unwrap();
-        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
+        let mut child = self.command(arguments).spawn().expect("the binary starts");
+        let (input, output) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
         Terminal { child, input, lines: BufReader::new(output).lines() }
     }
 
     /// Runs to its end on this input: exit code, output, complaints.
     async fn run(&self, arguments: &[&str], input: &str) -> (i32, Vec<Value>, String) {
-        let mut child = self.command(arguments).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
+        let mut child = self.command(arguments).spawn().expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
         let input = input.to_owned();
         // one that ends early does not read it all
         tokio::spawn(async move { drop(stdin.write_all(input.as_bytes()).await) });
-        let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends").unwrap();
-        let lines = String::from_utf8(output.stdout).unwrap();
+        let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends").expect("it can be waited for");
+        let lines = String::from_utf8(output.stdout).expect("text");
         let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| json!(line))).collect();
-        (output.status.code().expect("no signal"), lines, String::from_utf8(output.stderr).unwrap())
+        (output.status.code().expect("no signal"), lines, String::from_utf8(output.stderr).expect("text"))
     }
 
     /// The folder of this account.
     fn account(&self) -> PathBuf {
-        let place = std::fs::read_dir(self.folder.path()).unwrap().next().unwrap().unwrap().path();
+        let place = std::fs::read_dir(self.folder.path())
+            .expect("the client has written it")
+            .next()
+            .expect("the client has written it")
+            .expect("the client has written it")
+            .path();
         place.join(self.phone.trim_start_matches('+'))
     }
 
     fn session(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.account().join("session.json")).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(self.account().join("session.json")).expect("the client has written it"))
+            .expect("the client has written it")
     }
 
     fn write_session(&self, session: &Value) {
-        std::fs::write(self.account().join("session.json"), session.to_string()).unwrap();
+        std::fs::write(self.account().join("session.json"), session.to_string()).expect("the client has written it");
     }
 }
 
@@ -86,11 +92,11 @@ impl Terminal {
 
     async fn line(&mut self, line: &str) {
         let input = self.input.as_mut().expect("its input is open");
-        input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        input.write_all(format!("{line}\n").as_bytes()).await.expect("the client lives");
     }
 
     async fn next(&mut self) -> Option<Value> {
-        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time").unwrap()?;
+        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time").expect("lines are text")?;
         Some(serde_json::from_str(&line).unwrap_or_else(|why| panic!("{line}: {why}")))
     }
 
@@ -109,7 +115,7 @@ impl Terminal {
     }
 
     async fn kill(mut self) {
-        self.child.kill().await.unwrap();
+        self.child.kill().await.expect("the client lives");
     }
 
     /// Closes its input, and waits for its end.
@@ -117,8 +123,8 @@ impl Terminal {
         drop(self.input.take());
         let mut rest = String::new();
         let mut output = self.lines.into_inner();
-        timeout(PATIENCE, output.read_to_string(&mut rest)).await.expect("it ends").unwrap();
-        timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap()
+        timeout(PATIENCE, output.read_to_string(&mut rest)).await.expect("it ends").expect("it can be waited for");
+        timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("it can be waited for")
     }
 }
 
@@ -127,7 +133,11 @@ fn any(_: &Value) -> bool {
 }
 
 fn texts(lines: &[Value]) -> Vec<&str> {
-    lines.iter().filter(|line| line["type"] == "message").map(|line| line["text"].as_str().unwrap()).collect()
+    lines
+        .iter()
+        .filter(|line| line["type"] == "message")
+        .map(|line| line["text"].as_str().expect("the client has written it"))
+        .collect()
 }
 
 fn message(to: &str, text: &str) -> String {
