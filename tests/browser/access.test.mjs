@@ -13,7 +13,7 @@ before(async () => {
   await openChat(ann.page, bob.user);
   for (const [who, text] of [[bob, "A first one"], [ann, "An answer, with a link: https://example.org/"], [bob, "مرحبا"], [ann, "and \u202e marks"]]) {
     await say(who.page, text);
-    await accepted(who.page, text);
+    await accepted(who.page, text.replace("\u202e", "\u27e8RLO\u27e9"));
   }
   await message(bob.page, "A first one").hover();
   await message(bob.page, "A first one").getByTestId("reply").click();

@@ -1,6 +1,6 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { clock, dayOf, fullTime, sameDay, seenWords, stamp } from "../src/text/times.js";
+import { clock, dayNumber, dayOf, fullTime, seenWords, stamp } from "../src/text/times.js";
 
 const now = new Date(2026, 10, 28, 9, 30);
 const at = (...parts: [number, number, number, number?, number?]): string => new Date(...parts).toISOString();
@@ -21,9 +21,14 @@ test("above messages: a day, also across a change of the clocks", () => {
   assert.match(dayOf(at(2026, 0, 2), now), /2026/);
 });
 
+test("days are counted in the reader's zone", () => {
+  assert.equal(dayNumber(at(2026, 10, 28, 0, 0)), dayNumber(at(2026, 10, 28, 23, 59)));
+  assert.equal((dayNumber(at(2026, 10, 29, 0, 0)) ?? 0) - (dayNumber(at(2026, 10, 28, 23, 59)) ?? 0), 1);
+});
+
 test("what is no time is no words", () => {
   for (const words of [clock, fullTime, (x: string) => stamp(x, now), (x: string) => dayOf(x, now), (x: string) => seenWords(x, now)]) assert.equal(words("junk"), "");
-  assert.equal(sameDay("junk", "junk"), false);
+  assert.equal(dayNumber("junk"), null);
 });
 
 test("last seen, in words that grow coarser", () => {
