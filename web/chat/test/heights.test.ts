@@ -15,6 +15,15 @@ test("measured where it was measured, guessed elsewhere; a row is found by its d
   assert.deepEqual([heights.indexOf("c"), heights.indexOf("y"), heights.keyAt(0), heights.keyAt(9)], [3, -1, "x", undefined]);
 });
 
+test("rows behind, before, gone and changed places: each is found where it is", () => {
+  const heights = new Heights();
+  for (const keys of ["abc", "abcde", "xabcde", "xab", "", "ba", "bax"].map((letters) => [...letters])) {
+    heights.set(keys, keys.map(() => 10));
+    assert.deepEqual([..."abcdex"].map((key) => heights.indexOf(key)), [..."abcdex"].map((key) => keys.indexOf(key)), keys.join(""));
+    assert.equal(heights.total, 10 * keys.length);
+  }
+});
+
 test("nothing is at the top of nothing", () => {
   const heights = new Heights();
   assert.deepEqual([heights.at(0), heights.at(100), heights.total, heights.offset(3)], [0, 0, 0, 0]);

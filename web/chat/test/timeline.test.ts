@@ -128,6 +128,16 @@ test("a message keeps its row when it gets its place", () => {
   assert.equal(rowsOf("42", timeline, null)[0]?.key, before);
 });
 
+test("a row that has not changed is the same object, and one that has is another", () => {
+  const timeline = new Timeline();
+  timeline.newest({ items: range(1, 5), before: null });
+  const before = rowsOf("42", timeline, null);
+  timeline.arrived(message(6));
+  const after = rowsOf("42", timeline, null);
+  assert.deepEqual(before.map((row, i) => row === after[i]), [true, true, true, true, false], "the fifth is not the last of its run any more");
+  assert.deepEqual([before[4]?.last, after[4]?.last], [true, false]);
+});
+
 test("ticks: read is more than delivered, and marks never go back", () => {
   assert.equal(tickOf("10", { delivered: "9", read: "8" }), "accepted");
   assert.equal(tickOf("10", { delivered: "10", read: "8" }), "delivered");

@@ -31,9 +31,9 @@ export interface Row {
 /** Messages further apart are not one run, milliseconds. */
 const RUN_MS = 5 * 60_000;
 
-/** A row without what its neighbours make of it; its time, Unix milliseconds, and its day. */
+/** A message's row as it was last, and what its neighbours are told from: its time, Unix milliseconds, and its day. */
 interface Bare {
-  readonly row: Row;
+  row: Row;
   readonly time: number;
   readonly day: number | null;
 }
@@ -41,7 +41,7 @@ interface Bare {
 const bareOf = (row: Row): Bare => ({ row, time: Date.parse(row.at), day: dayNumber(row.at) });
 const ALONE = { newDay: false, firstUnread: false, first: true, last: true } as const;
 
-/** Each message's row is made once: a conversation may have thousands, and each event looks at all of them. */
+/** A message's row is the same object as long as nothing of it has changed: a conversation may have thousands, and each event looks at all of them. */
 const made = new WeakMap<Message, Bare>();
 
 function placed(message: Message): Bare {
@@ -70,9 +70,11 @@ export function rowsOf(me: string, timeline: Timeline, unreadFrom: string | null
   return bare.map((one, i) => {
     const [before, after] = [bare[i - 1], bare[i + 1]];
     const cut = i === firstUnread;
-    return {
-      ...one.row, newDay: before === undefined || one.day === null || before.day !== one.day, firstUnread: cut,
-      first: cut || !isRun(before, one), last: i + 1 === firstUnread || !isRun(one, after),
-    };
+    const newDay = before === undefined || one.day === null || before.day !== one.day;
+    const first = cut || !isRun(before, one);
+    const last = i + 1 === firstUnread || !isRun(one, after);
+    const { row } = one;
+    if (row.newDay !== newDay || row.firstUnread !== cut || row.first !== first || row.last !== last) one.row = { ...row, newDay, firstUnread: cut, first, last };
+    return one.row;
   });
 }

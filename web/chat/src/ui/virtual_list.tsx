@@ -29,7 +29,7 @@ export interface InView {
   readonly atEnd: boolean;
 }
 
-interface Props<T> {
+interface Props<T extends object> {
   readonly items: readonly T[];
   readonly keyOf: (item: T) => string;
   /** A guess of a row's height, for a list of this width; CSS pixels. */
@@ -44,13 +44,15 @@ interface Props<T> {
   readonly children?: ComponentChildren;
 }
 
-export class VirtualList<T> extends Component<Props<T>> {
+export class VirtualList<T extends object> extends Component<Props<T>> {
   readonly #scroller = createRef<HTMLDivElement>();
   readonly #above = createRef<HTMLDivElement>();
   readonly #rows = createRef<HTMLDivElement>();
   readonly #below = createRef<HTMLDivElement>();
   readonly #heights = new Heights();
   #items: readonly T[] | null = null;
+  /** Guesses made for this width: an item that has changed is another object. */
+  #guesses = new WeakMap<T, number>();
   #anchor: Anchor = "end";
   #from = 0;
   #to = 0;
@@ -95,6 +97,7 @@ export class VirtualList<T> extends Component<Props<T>> {
     if (this.#width !== scroller.clientWidth) {
       this.#width = scroller.clientWidth;
       this.#items = null;
+      this.#guesses = new WeakMap();
     }
     this.#rounds = 0;
     this.forceUpdate();
@@ -194,11 +197,17 @@ export class VirtualList<T> extends Component<Props<T>> {
     for (const row of rows.children) if ((row as HTMLElement).dataset["key"] === key) (row as HTMLElement).focus({ preventScroll: true });
   }
 
+  #guess(item: T): number {
+    let guess = this.#guesses.get(item);
+    if (guess === undefined) this.#guesses.set(item, guess = this.props.estimate(item, this.#width));
+    return guess;
+  }
+
   override render(): JSX.Element {
-    const { items, keyOf, estimate, row, label, children, onKeyDown } = this.props;
+    const { items, keyOf, row, label, children, onKeyDown } = this.props;
     if (items !== this.#items) {
       this.#items = items;
-      this.#heights.set(items.map(keyOf), items.map((item) => estimate(item, this.#width)));
+      this.#heights.set(items.map(keyOf), items.map((item) => this.#guess(item)));
     }
     const top = this.#top();
     this.#from = items.length === 0 ? 0 : this.#heights.at(Math.max(0, top - OVERSCAN));
