@@ -132,9 +132,9 @@ test("without a mouse: sign in, begin a chat, write, answer, copy, look at devic
   await keyboard.press("ArrowUp");
   assert.equal(await focused(page), "messages");
   await keyboard.press("ArrowUp");
-  await page.waitForFunction(() => document.activeElement?.textContent.includes("two"));
+  await page.waitForFunction(() => document.activeElement?.matches("[data-testid=message]") && document.activeElement.textContent.includes("two"));
   await keyboard.press("ArrowUp");
-  await page.waitForFunction(() => document.activeElement?.textContent.includes("one"));
+  await page.waitForFunction(() => document.activeElement?.matches("[data-testid=message]") && document.activeElement.textContent.includes("one"));
   await keyboard.press("Enter");
   await page.getByTestId("replying").getByText("one").waitFor();
   assert.equal(await focused(page), "text");
@@ -172,10 +172,13 @@ test("without a mouse: sign in, begin a chat, write, answer, copy, look at devic
 
 test("the theme is the system's, or what a person chose, also after a reload", async () => {
   const ground = () => ann.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  await ann.page.emulateMedia({ colorScheme: "dark" });
-  const dark = await ground();
-  await ann.page.emulateMedia({ colorScheme: "light" });
-  const light = await ground();
+  const system = async (colorScheme) => {
+    await ann.page.emulateMedia({ colorScheme });
+    await ann.page.waitForFunction((theme) => matchMedia(`(prefers-color-scheme: ${theme})`).matches, colorScheme);
+    return await ground();
+  };
+  const dark = await system("dark");
+  const light = await system("light");
   assert.notEqual(dark, light);
   await ann.page.evaluate(() => { location.hash = "#/settings"; });
   await ann.page.getByTestId("theme").getByText("Dark").click();

@@ -40,6 +40,8 @@ interface Props<T extends object> {
   /** Where it begins; absent: at the end. */
   readonly start?: string;
   readonly label: string;
+  /** Where it puts itself while it is there, for `toEnd` and `reveal` (a `ref` of a component is a property like any other in Preact 11, and set by nobody). */
+  readonly handle: { current: VirtualList<T> | null };
   /** Over the list. */
   readonly children?: ComponentChildren;
 }
@@ -68,6 +70,7 @@ export class VirtualList<T extends object> extends Component<Props<T>> {
   }
 
   override componentDidMount(): void {
+    this.props.handle.current = this;
     this.#resizes = new ResizeObserver(() => this.#resized());
     if (this.#scroller.current !== null) this.#resizes.observe(this.#scroller.current);
     if (this.#rows.current !== null) this.#resizes.observe(this.#rows.current);
@@ -76,6 +79,8 @@ export class VirtualList<T extends object> extends Component<Props<T>> {
 
   override componentWillUnmount(): void {
     this.#resizes?.disconnect();
+    const { handle } = this.props;
+    if (handle.current === this) handle.current = null;
   }
 
   /** Whether a row has the focus, before rows change. */
