@@ -29,7 +29,12 @@ async function check(page, what) {
   for (const [colorScheme, viewport] of LOOKS) {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     await page.setViewportSize(viewport);
-    await page.waitForTimeout(300);
+    // colours in the middle of a change are no colours of ours
+    await page.evaluate(async (theme) => {
+      while (!matchMedia(`(prefers-color-scheme: ${theme})`).matches) await new Promise(requestAnimationFrame);
+      await Promise.all(document.getAnimations().filter((one) => one.effect.getComputedTiming().iterations !== Infinity).map((one) => one.finished.catch(() => {})));
+      await new Promise((next) => requestAnimationFrame(() => requestAnimationFrame(next)));
+    }, colorScheme);
     await page.evaluate(axe.source);
     const { violations, passes } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
     assert.ok(passes.length > 10, "axe has looked");
@@ -122,6 +127,7 @@ test("without a mouse: sign in, begin a chat, write, answer, copy, look at devic
   await page.getByTestId("new-chat-dialog").waitFor({ state: "detached" });
   await tabTo(page, "new-chat");
   await keyboard.press("Enter");
+  await page.waitForFunction(() => document.activeElement?.getAttribute("data-testid") === "who");
   await keyboard.type(bob.phone);
   await keyboard.press("Enter");
   await page.getByTestId("text").waitFor();
@@ -184,7 +190,7 @@ test("the theme is the system's, or what a person chose, also after a reload", a
   await ann.page.getByTestId("theme").getByText("Dark").click();
   assert.equal(await ground(), dark);
   await ann.page.reload();
-  await live(ann.page);
+  await ann.page.getByTestId("settings").waitFor();
   assert.equal(await ground(), dark);
   await ann.page.getByTestId("theme").getByText("System").click();
   assert.equal(await ground(), light);
