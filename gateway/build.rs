@@ -25,10 +25,16 @@ fn main() -> io::Result<()> {
     let found: Vec<Found> = paths
         .iter()
         .filter(|path| !path.ends_with(".br") && !path.ends_with(".gz") && !path.ends_with("/.gitignore"))
-        .map(|path| Found { path: path.clone(), brotli: paths.contains(&format!("{path}.br")), gzip: paths.contains(&format!("{path}.gz")) })
+        .map(|path| Found {
+            path: path.clone(),
+            brotli: paths.contains(&format!("{path}.br")),
+            gzip: paths.contains(&format!("{path}.gz")),
+        })
         .collect();
     if !found.iter().any(|file| file.path == "/index.html") {
-        println!("cargo::warning=the web chat is not in this build: run `scripts/setup web` before it (or scripts/start, which does)");
+        println!(
+            "cargo::warning=the web chat is not in this build: run `scripts/setup web` before it (or scripts/start, which does)"
+        );
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?).join("chat_files.rs");
     fs::write(out, table(&dist, &found))

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::StatusCode;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sha2::{Digest, Sha256};
@@ -27,7 +27,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types switchboard",
 );
 /// What the service worker may do: read files of its own.
-const POLICY_OF_WORKER: HeaderValue = HeaderValue::from_static("default-src 'none'; connect-src 'self'; script-src 'self'; frame-ancestors 'none'");
+const POLICY_OF_WORKER: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; connect-src 'self'; script-src 'self'; frame-ancestors 'none'");
 const FOR_A_YEAR: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 
@@ -111,7 +112,9 @@ fn accepts(asked: &HeaderMap, coding: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|one| {
         let mut parts = one.split(';').map(str::trim);
         let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding));
-        named && !parts.any(|part| part.strip_prefix("q=").is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0)))
+        named
+            && !parts
+                .any(|part| part.strip_prefix("q=").is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0)))
     })
 }
 
@@ -181,11 +184,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_smallest_form_the_client_takes() {
-        for (accepted, wanted, encoding) in
-            [("gzip, deflate, br", "br", Some("br")), ("gzip", "gz", Some("gzip")), ("br;q=0, gzip;q=0.5", "gz", Some("gzip")), ("identity", "<p>page", None)]
-        {
+        for (accepted, wanted, encoding) in [
+            ("gzip, deflate, br", "br", Some("br")),
+            ("gzip", "gz", Some("gzip")),
+            ("br;q=0, gzip;q=0.5", "gz", Some("gzip")),
+            ("identity", "<p>page", None),
+        ] {
             let response = answer(PAGE, "/", &asking(header::ACCEPT_ENCODING, accepted));
-            assert_eq!(response.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap()), encoding, "{accepted}");
+            assert_eq!(
+                response.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap()),
+                encoding,
+                "{accepted}"
+            );
             assert_eq!(response.headers()[header::VARY], "accept-encoding");
             assert_eq!(body(response).await, wanted.as_bytes(), "{accepted}");
         }
