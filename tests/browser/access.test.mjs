@@ -177,7 +177,11 @@ test("without a mouse: sign in, begin a chat, write, answer, copy, look at devic
 });
 
 test("the theme is the system's, or what a person chose, also after a reload", async () => {
-  const ground = () => ann.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  // with less motion a change of colour takes a frame
+  const ground = () => ann.page.evaluate(async () => {
+    await new Promise((next) => requestAnimationFrame(() => requestAnimationFrame(next)));
+    return getComputedStyle(document.body).backgroundColor;
+  });
   const system = async (colorScheme) => {
     await ann.page.emulateMedia({ colorScheme });
     await ann.page.waitForFunction((theme) => matchMedia(`(prefers-color-scheme: ${theme})`).matches, colorScheme);

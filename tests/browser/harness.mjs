@@ -69,8 +69,10 @@ export async function secondDevice(browser, { phone, name }, more = {}) {
 export async function signInAgain(page, phone) {
   await page.getByTestId("phone").fill(phone);
   await page.waitForFunction(async () => {
-    if (document.querySelector("[data-testid=code]") !== null) return true;
-    document.querySelector("[data-testid=ask-code]")?.click();
+    if (document.querySelector("[data-testid=dev-code]") !== null) return true;
+    // asked too soon, the answer is the same as ever and has no code in it: then for a new one
+    const again = [...document.querySelectorAll("button")].find((one) => one.textContent === "New code");
+    (document.querySelector("[data-testid=ask-code]") ?? again)?.click();
     return false;
   }, undefined, { polling: 400 });
   await page.getByTestId("code").fill(await page.getByTestId("dev-code").textContent());
