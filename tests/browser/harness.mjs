@@ -68,12 +68,16 @@ export async function secondDevice(browser, { phone, name }, more = {}) {
 /** A number that has just had a code gets the next one after a second: asks until it does. */
 export async function signInAgain(page, phone) {
   await page.getByTestId("phone").fill(phone);
-  await page.waitForFunction(async () => {
-    if (document.querySelector("[data-testid=code]") !== null) return true;
-    document.querySelector("[data-testid=ask-code]")?.click();
+  // read at once: the answer to a second asking may come behind it, and has none
+  const code = await page.waitForFunction(() => {
+    const shown = document.querySelector("[data-testid=dev-code]");
+    if (shown !== null) return shown.textContent;
+    // asked too soon, the answer is the same as ever and has no code in it: then for a new one
+    const again = [...document.querySelectorAll("button")].find((one) => one.textContent === "New code");
+    (document.querySelector("[data-testid=ask-code]") ?? again)?.click();
     return false;
   }, undefined, { polling: 400 });
-  await page.getByTestId("code").fill(await page.getByTestId("dev-code").textContent());
+  await page.getByTestId("code").fill(await code.jsonValue());
   await live(page);
 }
 

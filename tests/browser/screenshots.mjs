@@ -1,7 +1,7 @@
 // Pictures of the chat at both widths and in both themes, to be looked at:   tests/browser/run --screenshots FOLDER
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { DESKTOP, PHONE, accepted, browserOf, launch, live, openChat, person, say, shows, toList, userOf } from "./harness.mjs";
+import { DESKTOP, PHONE, accepted, browserOf, launch, notLive, openChat, person, say, shows, ticked, toList } from "./harness.mjs";
 
 const folder = process.env.SCREENSHOTS ?? "screenshots";
 await mkdir(folder, { recursive: true });
@@ -18,6 +18,11 @@ async function shoot(page, name) {
     await page.screenshot({ path: join(folder, `${name}-${nameOf(theme, size)}.png`) });
   }
   await page.setViewportSize(DESKTOP);
+}
+
+/** Types until the other's page says so: it is told each few seconds, and forgotten when a message comes. */
+async function types(page, sign) {
+  while (!(await sign.isVisible())) await page.getByTestId("text").pressSequentially("so ", { delay: 60 });
 }
 
 const stranger = await (await browserOf(browser)).newPage();
@@ -59,11 +64,23 @@ await toList(grace.page);
 await say(ann.page, "And coffee, please.");
 await accepted(ann.page, "And coffee, please.");
 await openChat(grace.page, ann.user);
-await ann.page.waitForTimeout(1500);
-await grace.page.getByTestId("text").pressSequentially("I am on my w", { delay: 20 });
+await ticked(ann.page, "And coffee, please.", "read");
+await types(grace.page, ann.page.locator("[data-testid=presence][data-state=typing]"));
 await shoot(ann.page, "4-conversation");
+await ann.page.locator("[data-testid=message]").nth(-3).hover();
+await ann.page.locator("[data-testid=message]").nth(-3).getByTestId("reply").click();
+await shoot(ann.page, "4a-replying");
+await ann.page.keyboard.press("Escape");
 await toList(ann.page);
+await types(grace.page, ann.page.getByTestId("line-typing"));
 await shoot(ann.page, "5-list");
+await openChat(ann.page, others[5].user);
+await ann.page.getByText("New messages").waitFor();
+await shoot(ann.page, "5a-unread");
+await openChat(ann.page, others[2].user);
+await shows(ann.page, script[2][0]);
+await shoot(ann.page, "5b-right-to-left");
+await toList(ann.page);
 await ann.page.getByTestId("new-chat").click();
 await ann.page.getByTestId("who").fill("+49 151 0000000");
 await ann.page.getByTestId("start-chat").click();
@@ -75,5 +92,9 @@ await shoot(ann.page, "7-settings");
 await ann.page.getByTestId("open-devices").click();
 await ann.page.getByTestId("device").first().waitFor();
 await shoot(ann.page, "8-devices");
+await openChat(ann.page, grace.user);
+await ann.context.setOffline(true);
+await notLive(ann.page);
+await say(ann.page, "Written in the tunnel.");
+await shoot(ann.page, "9-offline");
 await browser.close();
-void live; void userOf;

@@ -61,6 +61,12 @@ fn answer(files: &[File], path: &str, asked: &HeaderMap) -> Response {
     if file.brotli.is_some() || file.gzip.is_some() {
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
+    // in a 304 too: a browser replaces the headers it has kept by those
+    match path {
+        "/index.html" => headers.insert(header::CONTENT_SECURITY_POLICY, POLICY),
+        "/sw.js" => headers.insert(header::CONTENT_SECURITY_POLICY, POLICY_OF_WORKER),
+        _ => None,
+    };
     if path.starts_with("/assets/") {
         headers.insert(header::CACHE_CONTROL, FOR_A_YEAR);
     } else {
@@ -79,11 +85,6 @@ fn answer(files: &[File], path: &str, asked: &HeaderMap) -> Response {
     if let Some(encoding) = encoding {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
-    match path {
-        "/index.html" => headers.insert(header::CONTENT_SECURITY_POLICY, POLICY),
-        "/sw.js" => headers.insert(header::CONTENT_SECURITY_POLICY, POLICY_OF_WORKER),
-        _ => None,
-    };
     (headers, bytes).into_response()
 }
 
@@ -172,6 +173,7 @@ mod tests {
         assert_eq!(body(shell).await, b"<p>page");
         let again = answer(PAGE, "/", &asking(header::IF_NONE_MATCH, &format!("\"other\", W/{tag}")));
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(again.headers()[header::CONTENT_SECURITY_POLICY], POLICY);
         assert_eq!(body(again).await, b"");
 
         let script = answer(PAGE, "/assets/main-ABC.js", &HeaderMap::new());

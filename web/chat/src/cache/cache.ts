@@ -56,6 +56,8 @@ function answer<T>(request: IDBRequest<T>): Promise<T> {
 export class Cache {
   readonly #user: string;
   #database: Promise<IDBDatabase | null> | null = null;
+  /** The same once it is open: a page that goes away has no time to wait. */
+  #opened: IDBDatabase | null = null;
   #wanted = new Map<Kept, () => unknown>();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
@@ -65,8 +67,10 @@ export class Cache {
 
   #open(): Promise<IDBDatabase | null> {
     this.#database ??= open().then((database) => {
-      database.onversionchange = () => { database.close(); this.#database = null; };
-      database.onclose = () => { this.#database = null; };
+      const gone = (): void => { this.#database = this.#opened = null; };
+      database.onversionchange = () => { database.close(); gone(); };
+      database.onclose = gone;
+      this.#opened = database;
       return database;
     }, (error: unknown) => { console.warn("no cache:", error); return null; });
     return this.#database;
@@ -89,7 +93,7 @@ export class Cache {
     this.#timer ??= setTimeout(() => void this.flush(), 500);
   }
 
-  /** Writes now what is still to be written. */
+  /** Writes now what is still to be written; when the database is open already, before this returns. */
   async flush(): Promise<void> {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
@@ -97,9 +101,12 @@ export class Cache {
     if (wanted.size === 0) return;
     this.#wanted = new Map();
     try {
-      const database = await this.#open();
-      const store = database?.transaction(STORE, "readwrite").objectStore(STORE);
-      for (const [name, value] of wanted) store?.put(value(), [this.#user, name]);
+      const database = this.#opened ?? await this.#open();
+      if (database === null) return;
+      const transaction = database.transaction(STORE, "readwrite");
+      for (const [name, value] of wanted) transaction.objectStore(STORE).put(value(), [this.#user, name]);
+      // what is not committed when the page goes away is undone
+      transaction.commit();
     } catch (error) {
       console.warn("not kept in the cache:", error);
     }
@@ -110,6 +117,7 @@ export class Cache {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#wanted.clear();
     (await this.#database)?.close();
+    this.#opened = null;
     this.#database = Promise.resolve(null);
   }
 }

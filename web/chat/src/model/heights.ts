@@ -10,9 +10,14 @@ export class Heights {
 
   /** The rows in their order, and a guess for each that was not measured. */
   set(keys: readonly string[], estimates: readonly number[]): void {
+    const before = this.#keys;
+    let same = 0;
+    while (same < before.length && before[same] === keys[same]) same += 1;
+    // mostly rows come behind those that are there
+    if (same < before.length) this.#index = new Map();
+    for (let i = same < before.length ? 0 : same; i < keys.length; i += 1) this.#index.set(keys[i] ?? "", i);
     this.#keys = keys;
     this.#estimates = estimates;
-    this.#index = new Map(keys.map((key, i) => [key, i]));
     this.#dirty = true;
     // rows that are gone are forgotten once they are many
     if (this.#measured.size > 2 * keys.length + 200) {

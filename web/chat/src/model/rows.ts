@@ -2,7 +2,7 @@
 
 import { comparePositions } from "@switchboard/client";
 import type { Message, MessageReference } from "@switchboard/client";
-import { sameDay } from "../text/times.js";
+import { dayNumber } from "../text/times.js";
 import type { Timeline, Waiting } from "./timeline.js";
 
 /** A row. */
@@ -31,29 +31,50 @@ export interface Row {
 /** Messages further apart are not one run, milliseconds. */
 const RUN_MS = 5 * 60_000;
 
-type Bare = Omit<Row, "newDay" | "firstUnread" | "first" | "last">;
+/** A message's row as it was last, and what its neighbours are told from: its time, Unix milliseconds, and its day. */
+interface Bare {
+  row: Row;
+  readonly time: number;
+  readonly day: number | null;
+}
 
-const placed = (message: Message): Bare => ({
-  key: `${message.from}/${message.id}`, mine: message.mine, from: message.from, id: message.id, text: message.text,
-  unknown: message.kind === "text" ? null : message.kind, replyTo: message.replyTo, at: message.at, position: message.position, waiting: null,
-});
+const bareOf = (row: Row): Bare => ({ row, time: Date.parse(row.at), day: dayNumber(row.at) });
+const ALONE = { newDay: false, firstUnread: false, first: true, last: true } as const;
 
-const unplaced = (me: string, waiting: Waiting): Bare => ({
-  key: `${me}/${waiting.id}`, mine: true, from: me, id: waiting.id, text: waiting.text, unknown: null, replyTo: waiting.replyTo, at: waiting.at, position: null, waiting,
+/** A message's row is the same object as long as nothing of it has changed: a conversation may have thousands, and each event looks at all of them. */
+const made = new WeakMap<Message, Bare>();
+
+function placed(message: Message): Bare {
+  const known = made.get(message);
+  if (known !== undefined) return known;
+  const bare = bareOf({
+    key: `${message.from}/${message.id}`, mine: message.mine, from: message.from, id: message.id, text: message.text,
+    unknown: message.kind === "text" ? null : message.kind, replyTo: message.replyTo, at: message.at, position: message.position, waiting: null, ...ALONE,
+  });
+  made.set(message, bare);
+  return bare;
+}
+
+const unplaced = (me: string, waiting: Waiting): Bare => bareOf({
+  key: `${me}/${waiting.id}`, mine: true, from: me, id: waiting.id, text: waiting.text, unknown: null, replyTo: waiting.replyTo, at: waiting.at, position: null, waiting, ...ALONE,
 });
 
 const isRun = (one: Bare | undefined, next: Bare | undefined): boolean =>
-  one !== undefined && next !== undefined && one.from === next.from && Math.abs(Date.parse(next.at) - Date.parse(one.at)) < RUN_MS && sameDay(one.at, next.at);
+  one !== undefined && next !== undefined && one.row.from === next.row.from && one.day !== null && one.day === next.day && Math.abs(next.time - one.time) < RUN_MS;
 
 /** The rows of a timeline. `unreadFrom`: what was read when it was opened; what is unread behind it begins with a line. */
 export function rowsOf(me: string, timeline: Timeline, unreadFrom: string | null): readonly Row[] {
   const bare = [...timeline.placed.map(placed), ...timeline.waiting.map((waiting) => unplaced(me, waiting))];
   const firstUnread = unreadFrom === null ? -1
-    : bare.findIndex((row) => !row.mine && row.position !== null && comparePositions(row.position, unreadFrom) > 0);
-  return bare.map((row, i) => {
+    : bare.findIndex(({ row }) => !row.mine && row.position !== null && comparePositions(row.position, unreadFrom) > 0);
+  return bare.map((one, i) => {
     const [before, after] = [bare[i - 1], bare[i + 1]];
-    const newDay = before === undefined || !sameDay(before.at, row.at);
     const cut = i === firstUnread;
-    return { ...row, newDay, firstUnread: cut, first: cut || !isRun(before, row), last: i + 1 === firstUnread || !isRun(row, after) };
+    const newDay = before === undefined || one.day === null || before.day !== one.day;
+    const first = cut || !isRun(before, one);
+    const last = i + 1 === firstUnread || !isRun(one, after);
+    const { row } = one;
+    if (row.newDay !== newDay || row.firstUnread !== cut || row.first !== first || row.last !== last) one.row = { ...row, newDay, firstUnread: cut, first, last };
+    return one.row;
   });
 }

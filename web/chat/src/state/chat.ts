@@ -18,6 +18,8 @@ const CACHED = 80;
 const TIMELINES_MAX = 30;
 /** Messages held of a conversation nobody looks at. */
 const RESTING = 200;
+/** While messages come in quick succession they are shown together, milliseconds: each look at a long conversation costs some. */
+const BREATH_MS = 40;
 
 /** A note that goes away by itself. */
 export interface Toast {
@@ -49,6 +51,8 @@ export class Chat {
   readonly #waits = new Map<string, string>();
   readonly #stop: (() => void)[] = [];
   #toast = 0;
+  #changedAt = Number.NEGATIVE_INFINITY;
+  #later: ReturnType<typeof setTimeout> | null = null;
   /** What is shown does not continue: what waits may have been dealt with elsewhere. */
   #stale = false;
 
@@ -90,6 +94,7 @@ export class Chat {
   async close(): Promise<void> {
     for (const stop of this.#stop) stop();
     removeEventListener("pagehide", this.flush);
+    if (this.#later !== null) clearTimeout(this.#later);
     this.presence.forget();
     await this.client.close();
     await this.#cache.close();
@@ -144,8 +149,19 @@ export class Chat {
     this.#changed();
   }
 
+  /** Those who show messages look again: now. */
   #changed(): void {
+    if (this.#later !== null) clearTimeout(this.#later);
+    this.#later = null;
+    this.#changedAt = performance.now();
     this.version.value = this.version.peek() + 1;
+  }
+
+  /** The same for what the server says: now, or in a moment when that was just now. */
+  #changedSoon(): void {
+    const rest = this.#changedAt + BREATH_MS - performance.now();
+    if (rest <= 0) this.#changed();
+    else this.#later ??= setTimeout(() => this.#changed(), rest);
   }
 
   // --- messages ---------------------------------------------------------------------------------------------------
@@ -224,7 +240,7 @@ export class Chat {
     const { conversation, from } = message;
     this.#timelines.get(conversation)?.arrived(message);
     if (message.mine) this.#waits.delete(message.id);
-    this.#changed();
+    this.#changedSoon();
     if (this.#timelines.has(conversation)) this.#keep(conversation);
     if (!message.mine) {
       this.presence.stopped(conversation, from);
@@ -240,7 +256,7 @@ export class Chat {
     // the first message of that id stands, and it has a place
     if (state === "refused" && code === "id_reused") timeline?.forget(id);
     if (state === "placed" || state === "refused") this.#waits.delete(id);
-    this.#changed();
+    this.#changedSoon();
   }
 
   /** Writes a message; what is wrong with it in words, or `null`. */

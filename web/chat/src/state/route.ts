@@ -14,7 +14,11 @@ export type Route =
 export function routeOf(hash: string, me: string): Route {
   const [, kind, what = ""] = /^#\/(\w+)(?:\/([\w:%]+))?$/.exec(hash) ?? [];
   if (kind === "settings" || kind === "devices") return { name: kind };
-  if (kind === "c" && peerOf(me, what) !== null) return { name: "conversation", conversation: what };
+  if (kind === "c") {
+    const peer = peerOf(me, what);
+    // only the name the server uses: of two names for one conversation one would stay empty
+    if (peer !== null && directConversation(me, peer) === what) return { name: "conversation", conversation: what };
+  }
   if (kind === "u" && /^[1-9][0-9]{0,18}$/.test(what)) return { name: "conversation", conversation: directConversation(me, what) };
   return { name: "list" };
 }

@@ -48,10 +48,10 @@ export function dayOf(at: string, now: Date): string {
   return days > 1 && days < 7 ? WEEKDAY.format(date) : LONG.format(date);
 }
 
-/** Whether both are on one day. */
-export function sameDay(one: string, other: string): boolean {
-  const [a, b] = [dateOf(one), dateOf(other)];
-  return a !== null && b !== null && daysBetween(a, b) === 0;
+/** The number of its day in the reader's zone: two times of one day have the same. */
+export function dayNumber(at: string): number | null {
+  const date = dateOf(at);
+  return date === null ? null : Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / DAY_MS;
 }
 
 /** `last seen yesterday at 14:05`. */

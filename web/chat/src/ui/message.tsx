@@ -59,8 +59,8 @@ function Refusal({ row, actions }: Pick<Props, "row" | "actions">): JSX.Element 
 function Quoted({ row, quote, actions }: Pick<Props, "row" | "quote" | "actions">): JSX.Element | null {
   if (quote === null) return null;
   return (
-    <button type="button" class="quote" onClick={() => actions.toQuoted(row)} tabIndex={-1} data-testid="quote"
-      aria-label={`In reply to ${quote.name}: ${quote.text === null ? "a message further back" : visible(quote.text)}`}>
+    <button type="button" class="quote" onClick={() => actions.toQuoted(row)} tabIndex={-1} data-testid="quote">
+      <span class="unseen">In reply to </span>
       <span class="quote-name" dir="auto">{quote.name}</span>
       <span class="quote-text" dir="auto">{quote.text === null ? "A message further back" : visible(quote.text).slice(0, 160)}</span>
     </button>

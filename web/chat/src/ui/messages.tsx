@@ -160,7 +160,7 @@ export function Messages({ conversation, peer, name, onReply }: Props): JSX.Elem
   return (
     <>
       {!ready ? <Waiting name={name} /> : rows.length === 0 ? <Beginning name={name} /> : (
-        <VirtualList key={timeline.synced || unreadFrom === null ? "known" : "guessed"} ref={list} items={rows} keyOf={keyOf} estimate={estimate} onView={onView} onKeyDown={onKeyDown} start={start} label={`Messages with ${name}`}
+        <VirtualList key={timeline.synced || unreadFrom === null ? "known" : "guessed"} handle={list} items={rows} keyOf={keyOf} estimate={estimate} onView={onView} onKeyDown={onKeyDown} start={start} label={`Messages with ${name}`}
           row={(row, index) => (
             <MessageRow key={row.key} row={row} tick={tickFor(row, line.marks, peer === chat.me)} quote={quoteOf(row)} index={index} count={rows.length}
               current={row.key === current} flash={row.key === flash} name={name} today={today} actions={actions} />

@@ -116,7 +116,7 @@ function Empty({ searching, loaded, onNew }: { readonly searching: boolean; read
   return (
     <div class="hint">
       <p>No chats yet.</p>
-      <button type="button" class="button" onClick={onNew}>Begin one</button>
+      <button type="button" class="button" onClick={onNew}>Start one</button>
     </div>
   );
 }

@@ -88,7 +88,7 @@ function PhoneStep({ shared, phone, onPhone, ask }: PhoneProps): JSX.Element {
   };
   return (
     <form onSubmit={submit}>
-      <p class="lead">Your phone number is who you are here. A code goes to it.</p>
+      <p class="lead">Sign in with your phone number. We send a code to it.</p>
       <label class="field">
         <span>Phone number</span>
         <input type="tel" inputMode="tel" autocomplete="tel" value={phone} onInput={(event) => { onPhone(event.currentTarget.value); shared.clear(); }}

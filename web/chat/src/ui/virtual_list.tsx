@@ -29,7 +29,7 @@ export interface InView {
   readonly atEnd: boolean;
 }
 
-interface Props<T> {
+interface Props<T extends object> {
   readonly items: readonly T[];
   readonly keyOf: (item: T) => string;
   /** A guess of a row's height, for a list of this width; CSS pixels. */
@@ -40,17 +40,21 @@ interface Props<T> {
   /** Where it begins; absent: at the end. */
   readonly start?: string;
   readonly label: string;
+  /** Where it puts itself while it is there, for `toEnd` and `reveal` (a `ref` of a component is a property like any other in Preact 11, and set by nobody). */
+  readonly handle: { current: VirtualList<T> | null };
   /** Over the list. */
   readonly children?: ComponentChildren;
 }
 
-export class VirtualList<T> extends Component<Props<T>> {
+export class VirtualList<T extends object> extends Component<Props<T>> {
   readonly #scroller = createRef<HTMLDivElement>();
   readonly #above = createRef<HTMLDivElement>();
   readonly #rows = createRef<HTMLDivElement>();
   readonly #below = createRef<HTMLDivElement>();
   readonly #heights = new Heights();
   #items: readonly T[] | null = null;
+  /** Guesses made for this width: an item that has changed is another object. */
+  #guesses = new WeakMap<T, number>();
   #anchor: Anchor = "end";
   #from = 0;
   #to = 0;
@@ -66,6 +70,7 @@ export class VirtualList<T> extends Component<Props<T>> {
   }
 
   override componentDidMount(): void {
+    this.props.handle.current = this;
     this.#resizes = new ResizeObserver(() => this.#resized());
     if (this.#scroller.current !== null) this.#resizes.observe(this.#scroller.current);
     if (this.#rows.current !== null) this.#resizes.observe(this.#rows.current);
@@ -74,6 +79,8 @@ export class VirtualList<T> extends Component<Props<T>> {
 
   override componentWillUnmount(): void {
     this.#resizes?.disconnect();
+    const { handle } = this.props;
+    if (handle.current === this) handle.current = null;
   }
 
   /** Whether a row has the focus, before rows change. */
@@ -95,6 +102,7 @@ export class VirtualList<T> extends Component<Props<T>> {
     if (this.#width !== scroller.clientWidth) {
       this.#width = scroller.clientWidth;
       this.#items = null;
+      this.#guesses = new WeakMap();
     }
     this.#rounds = 0;
     this.forceUpdate();
@@ -194,11 +202,17 @@ export class VirtualList<T> extends Component<Props<T>> {
     for (const row of rows.children) if ((row as HTMLElement).dataset["key"] === key) (row as HTMLElement).focus({ preventScroll: true });
   }
 
+  #guess(item: T): number {
+    let guess = this.#guesses.get(item);
+    if (guess === undefined) this.#guesses.set(item, guess = this.props.estimate(item, this.#width));
+    return guess;
+  }
+
   override render(): JSX.Element {
-    const { items, keyOf, estimate, row, label, children, onKeyDown } = this.props;
+    const { items, keyOf, row, label, children, onKeyDown } = this.props;
     if (items !== this.#items) {
       this.#items = items;
-      this.#heights.set(items.map(keyOf), items.map((item) => estimate(item, this.#width)));
+      this.#heights.set(items.map(keyOf), items.map((item) => this.#guess(item)));
     }
     const top = this.#top();
     this.#from = items.length === 0 ? 0 : this.#heights.at(Math.max(0, top - OVERSCAN));
