@@ -21,6 +21,7 @@ use storage::store::contract::{self, message, user};
 use storage::store::postgres::{Database, HALT_AT, PostgresConfig, PostgresStore, move_shard, shards};
 use storage::store::{Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Row, Store, StoreError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -379,9 +380,13 @@ async fn acknowledge(store: &dyn Store, owner: u64, oracle: &Oracle, until: u64)
 
 /// A move that is ended at a point, by dropping its future there.
 async fn ended_at(point: &'static str, config: &PostgresConfig, shard: u16, to: &str) {
-    let step = HALT_AT.scope(point, move_shard::move_shard(config, shard, to));
-    let ended = tokio::time::timeout(Duration::from_secs(4), step).await;
-    assert!(ended.is_err(), "{point}: {ended:?}");
+    let reached = Arc::new(Notify::new());
+    let step = HALT_AT.scope((point, Arc::clone(&reached)), move_shard::move_shard(config, shard, to));
+    tokio::select! {
+        () = reached.notified() => {}
+        ended = step => panic!("{point}: not reached, {ended:?}"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("{point}: not reached"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,15 +59,16 @@ const REFRESH_PAUSE: Duration = Duration::from_millis(20);
 
 #[cfg(feature = "contract")]
 tokio::task_local! {
-    /// A test ends a move at this point: there it stands until its future is dropped.
-    pub static HALT_AT: &'static str;
+    /// A test ends a move at this point: it says that it is there, and stands until its future is dropped.
+    pub static HALT_AT: (&'static str, Arc<Notify>);
 }
 
 /// A point of a move at which tests end it.
 pub(crate) async fn halt(point: &'static str) {
     protocol::plant::halt(point);
     #[cfg(feature = "contract")]
-    if HALT_AT.try_with(|at| *at == point).unwrap_or(false) {
+    if let Ok(Some(reached)) = HALT_AT.try_with(|(at, reached)| (*at == point).then(|| Arc::clone(reached))) {
+        reached.notify_one();
         std::future::pending::<()>().await;
     }
     let _ = point;
