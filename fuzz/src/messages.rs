@@ -236,8 +236,7 @@ fn proto_seeds() -> Vec<(&'static str, Vec<u8>)> {
         reply_to: None,
     };
     let (user, by_name) = (wire::send::To::User(43), wire::send::To::Conversation("d:42:43".into()));
-    let answer =
-        wire::Send { reply_to: Some(v1::MessageRef { sender: 42, id: id.clone() }), ..send(user, "h\u{e9} \u{1f600}") };
+    let answer = wire::Send { reply_to: Some(v1::MessageRef { sender: 42, id: id.clone() }), ..send(user, "h\u{e9} \u{1f600}") };
     let hello = wire::Hello {
         token: Some("a.b.c".into()),
         device: Some("phone-1".into()),

@@ -4,9 +4,10 @@ mod conversations;
 mod hello;
 mod history;
 mod ping;
+mod posted;
 pub(crate) mod query;
 mod received;
-mod send;
+pub(crate) mod send;
 
 use protocol::frame::{ClientFrame, FrameError};
 use protocol::{CloseCode, ErrorCode};
