@@ -114,7 +114,10 @@ async fn an_expectation_that_fails_fails_the_run() {
 async fn a_server_that_is_not_ours_is_told_apart() {
     let account = Account { user: 1, token: "1".to_owned() };
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let why = prepare::probe(&format!("ws://{nobody}/ws"), &Authority::default(), &account, Encoding::Json).await.unwrap_err().to_string();
+    let why = prepare::probe(&format!("ws://{nobody}/ws"), &Authority::default(), &account, Encoding::Json)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("is the server running?"), "{why}");
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -132,12 +135,18 @@ async fn a_server_that_is_not_ours_is_told_apart() {
             socket.send(message).await.unwrap();
         }
     });
-    let why = prepare::probe(&format!("ws://{echo}/ws"), &Authority::default(), &account, Encoding::Json).await.unwrap_err().to_string();
+    let why = prepare::probe(&format!("ws://{echo}/ws"), &Authority::default(), &account, Encoding::Json)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("not a Switchboard server"), "{why}");
 
     let (_model, model) = Model::start(Plant::Nothing, false).await;
     let stranger = Account { user: 2, token: "1".to_owned() };
-    let why = prepare::probe(&format!("ws://{model}/ws"), &Authority::default(), &stranger, Encoding::Json).await.unwrap_err().to_string();
+    let why = prepare::probe(&format!("ws://{model}/ws"), &Authority::default(), &stranger, Encoding::Json)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("one of user 1"), "{why}");
     assert!(prepare::probe(&format!("ws://{model}/ws"), &Authority::default(), &account, Encoding::Json).await.is_ok());
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -152,15 +153,13 @@ impl Device {
     }
 }
 
-/// Asks for a code, once the last one is old enough.
+/// Asks for a code; one that comes too soon after the last is asked for again when the server says.
 pub(crate) fn ask(server: &Server, phone: &str) -> String {
-    let code = std::cell::RefCell::new(None);
-    server.wait_until("a code may be asked for", || {
+    loop {
         let answer = post("/v1/registrations", &json!({"phone": phone})).send(server);
-        if answer.status != 429 {
-            code.replace(Some(text(&answer.data()["dev_code"])));
+        match answer.json["error"]["retry_after_ms"].as_u64() {
+            Some(ms) if answer.status == 429 && ms < 10_000 => std::thread::sleep(Duration::from_millis(ms)),
+            _ => return text(&answer.data()["dev_code"]),
         }
-        answer.status != 429
-    });
-    code.into_inner().expect("a code")
+    }
 }

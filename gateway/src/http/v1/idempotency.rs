@@ -87,24 +87,31 @@ async fn once(layer: &Layer, accounts: &Arc<Accounts>, request: Request, next: N
     let (parts, body) = request.into_parts();
     let key = key(&parts.headers)?.unwrap_or_default().to_owned();
     let body = whole(body).await?;
+    // from here on it goes on without the client
+    let (layer, accounts) = (layer.clone(), Arc::clone(accounts));
+    let work = tokio::spawn(async move { answer(&layer, &accounts, (parts, key, body), next).await });
+    work.await.unwrap_or_else(|_| Err(ApiError::unavailable("the request came to no end")))
+}
+
+async fn answer(
+    layer: &Layer,
+    accounts: &Accounts,
+    (parts, key, body): (Parts, String, Bytes),
+    next: Next,
+) -> Result<Response, ApiError> {
     let caller = Bearer::of(&parts.headers, &layer.node).map_or_else(|| stranger(&body), |bearer| bearer.name());
     let keyed = accounts.request(&caller, (parts.uri.path(), &key), &body);
     if !layer.under_way.lock().insert(keyed.key) {
         let again = ApiError::new(ApiCode::Conflict, "the same request is under way");
         return Err(again.retry_after(1000));
     }
-    let place = Place { key: keyed.key, under_way: Arc::clone(&layer.under_way) };
+    let _place = Place { key: keyed.key, under_way: Arc::clone(&layer.under_way) };
     match accounts.earlier(&keyed, now_ms()).await? {
         Earlier::Other => Err(ApiError::new(ApiCode::IdempotencyConflict, "this key came with another body before")),
         Earlier::Same(Answer { status, body: Some(body) }) => Ok(replayed(status, body)),
         Earlier::Same(_) | Earlier::Nothing => {
-            let (accounts, request) = (Arc::clone(accounts), Request::from_parts(parts, Body::from(body)));
-            let work = tokio::spawn(async move {
-                let response = keep(&accounts, &keyed, next.run(request).await).await;
-                drop(place);
-                response
-            });
-            work.await.map_err(|_| ApiError::unavailable("the request came to no end"))
+            let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+            Ok(keep(accounts, &keyed, response).await)
         }
     }
 }

@@ -72,9 +72,11 @@ fn routes(keyed: impl FnOnce(OpenApiRouter<Arc<Gateway>>) -> OpenApiRouter<Arc<G
 /// The API of one gateway.
 pub(super) fn router(node: &Arc<Gateway>) -> Router<Arc<Gateway>> {
     let idempotency = from_fn_with_state(idempotency::Layer::new(node), idempotency::layer);
-    let (routes, document) = routes(|accounts| accounts.layer(idempotency)).split_for_parts();
+    let (mut routes, document) = routes(|accounts| accounts.layer(idempotency)).split_for_parts();
+    for unknown in ["/v1", "/v1/", "/v1/{*unknown}"] {
+        routes = routes.route(unknown, any(async || ApiError::not_found("there is no such path")));
+    }
     routes
-        .route("/v1/{*unknown}", any(async || ApiError::not_found("there is no such path")))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(from_fn_with_state(Arc::clone(node), guard::layer))
         .layer(openapi::Document::layer(&document))
@@ -105,7 +107,7 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             text.lines().map(|line| (path.clone(), line.trim().to_owned())).collect::<Vec<_>>()
         });
-        let by_hand: Vec<_> = lines.filter(|(_, line)| line.starts_with(".route(") || line.contains(").route(\"")).collect();
+        let by_hand: Vec<_> = lines.filter(|(_, line)| line.contains(".route(") && !line.contains("line.contains")).collect();
         assert_eq!(by_hand.len(), 1, "only the answer to unknown paths: {by_hand:#?}");
     }
 }

@@ -24,6 +24,7 @@ use crate::node::Gateway;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags((name = "Accounts", description = "Numbers, codes, sessions, devices, profiles"), (name = "Messages", description = "What the socket does, by requests and a stream of server-sent events"), (name = "Document", description = "This document")),
+    components(schemas(super::error::Failure)),
     modifiers(&Bearer)
 )]
 struct Frame;

@@ -266,6 +266,24 @@ test("a database that is closed under a running client is opened again", async (
   await page.context().close();
 });
 
+test("whoever opened the storage before writes nothing any more, and a change is written as a whole or not at all", async () => {
+  const page = await tab(await profile(browser));
+  const found = await page.evaluate(`(async () => {
+    const storage = new lib.IndexedDbStorage();
+    const entry = (id) => ({ order: 1, id, to: "u:43", kind: "text", body: { text: id } });
+    const [older, newer] = [await storage.open("k"), await storage.open("k")];
+    const other = await storage.open("k2");
+    await other.write({ put: [entry("of another device")], remove: [] });
+    await newer.write({ put: [entry("a")], remove: [], place: { epoch: "1", seq: 7 } });
+    const fenced = await older.write({ put: [entry("b")], remove: ["a"] }).catch((error) => error.name);
+    const halved = await newer.write({ put: [entry("c"), { ...entry("d"), body: { text: () => {} } }], remove: ["a"], place: { epoch: "1", seq: 8 } }).catch((error) => error.name);
+    const { outbox, place } = await newer.load();
+    return [fenced, halved, outbox.map((one) => one.id), place];
+  })()`);
+  assert.deepEqual(found, ["FencedError", "DataCloneError", ["a"], { epoch: "1", seq: 7 }]);
+  await page.context().close();
+});
+
 test("one refresh of the session between two tabs", async () => {
   const context = await profile(browser);
   let refreshes = 0;
