@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use hyper::Response;
-use hyper::header::{CONNECTION, DATE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::connection::{Client, Connection};
@@ -49,6 +49,8 @@ fn head(mut response: Response<Body>) -> Vec<u8> {
     let headers = response.headers_mut();
     headers.extend(HeaderValue::try_from(now).ok().map(|now| (DATE, now)));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    // of the empty body that it had before
+    headers.remove(CONTENT_LENGTH);
     let mut head = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
     for (name, value) in response.headers() {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
