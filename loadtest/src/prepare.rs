@@ -99,7 +99,7 @@ fn advice_on_connecting(why: &ClientError) -> String {
             "the server is at a limit or not ready: its gateway.sockets_per_ip, gateway.handshakes_per_s and GET /ready tell"
         }
         ClientError::Http { status: 400, .. } => {
-            "the server refuses the upgrade: does it speak TLS at this port (wss://), and does it know the encoding?"
+            "the server refuses the upgrade: does it speak TLS at this port, and is it wss://? Or it does not know the encoding"
         }
         ClientError::Http { .. } => "the server refuses the upgrade",
         ClientError::Certificate(_) => {
