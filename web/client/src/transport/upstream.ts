@@ -16,9 +16,6 @@ import { conversationOf } from "../protocol/names.js";
 const UNKNOWN_MS = 1000;
 const FENCED_MS = 100;
 
-/** Codes of the API that are another code in frames. */
-const SEND_CODES: Readonly<Record<string, string>> = { idempotency_conflict: "id_reused", conflict: "id_reused", too_many: "rate" };
-
 interface Lane {
   readonly waiting: SendFrame[];
   busy: boolean;
@@ -108,11 +105,11 @@ export class Upstream {
 
   async #send(conversation: string, { type: _, id, ...rest }: SendFrame): Promise<ServerFrame> {
     try {
-      await this.#call({ method: "POST", path: "/v1/messages", body: { id, ...rest }, idempotencyKey: id });
+      await this.#call({ method: "POST", path: "/v1/messages", body: { id, ...rest } });
       return { type: "accepted", id, conversation };
     } catch (thrown) {
       const error = thrown instanceof ApiError ? thrown : new ApiError(0, "network", String(thrown));
-      const code = SEND_CODES[error.code] ?? error.code;
+      const { code } = error;
       // whatever did not come from the API says nothing about the message
       if (code === "network" || code === "not_api" || code === "outcome_unknown" || code === "unauthenticated") {
         return { type: "error", id, code: "outcome_unknown", retry_after_ms: error.retryAfter_ms || UNKNOWN_MS };
