@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a command beside a server of its own: tests/with_server.py [--users 42,43] [--tls] COMMAND [ARG…]
+"""Runs a command beside a server of its own: tests/with_server.py [--users 42,43] [--tls] [--set KEY=VALUE]… COMMAND [ARG…]
 
 The server gets a free port and a temporary data folder. The command gets, in its environment:
 
@@ -9,7 +9,7 @@ The server gets a free port and a temporary data folder. The command gets, in it
   TEST_CONTROL    http://127.0.0.1:PORT2, where it may POST /kill (SIGKILL) and /start (same port, same data)
   TEST_BIN        the binary: also the way to name another than target/debug/switchboard
 
-(Not SWITCHBOARD_…: those are the server's own settings. It is started without any, so that a test means what it says.)
+(Not SWITCHBOARD_…: those are the server's own settings. It is started with those of --set and no others, so that a test means what it says.)
 
 Afterwards the server gets SIGTERM and must exit 0 in time: every test that runs here is also a test of the drain.
 The exit code is the command's, or 1 if the server did not behave. The server's output is shown only then.
@@ -42,9 +42,11 @@ DRAIN_S = 30
 class Server:
     """The server process: started, killed and started again on one port and one data folder."""
 
-    def __init__(self, folder: Path, tls: bool = False):
+    def __init__(self, folder: Path, tls: bool = False, settings: dict[str, str] | None = None):
         self.data = folder / "data"
         self.environment = dict(SETTINGLESS)
+        for key, value in (settings or {}).items():
+            self.environment["SWITCHBOARD_" + key.upper().replace(".", "__")] = value
         self.ca: Path | None = None
         if tls:
             authority, certificate, key = Authority(folder / "tls"), folder / "tls" / "tls.crt", folder / "tls" / "tls.key"
@@ -152,6 +154,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", default="42,43")
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server, e.g. limits.sends_per_s=1000")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     if not args.command:
@@ -161,7 +164,7 @@ def main() -> int:
         return 1
 
     with tempfile.TemporaryDirectory(prefix="switchboard-test-") as folder:
-        server = Server(Path(folder), args.tls)
+        server = Server(Path(folder), args.tls, dict(setting.split("=", 1) for setting in args.set))
         problem = None
         code = 1
         try:

@@ -85,6 +85,16 @@ pub fn client_frame(data: &[u8]) {
                     is("received");
                     assert_eq!(json["seq"].as_u64(), Some(seq));
                 }
+                ClientFrame::Read { conversation, position } => {
+                    is("read");
+                    assert_eq!(json["conversation"].as_str(), Some(conversation.to_string().as_str()));
+                    assert_eq!(json["position"].as_str(), Some(position.to_string().as_str()));
+                }
+                ClientFrame::Typing(_) => is("typing"),
+                ClientFrame::Watch(users) => {
+                    is("watch");
+                    assert_eq!(json["users"].as_array().map(Vec::len), Some(users.len()));
+                }
                 ClientFrame::History { .. } => is("history"),
                 ClientFrame::Conversations { .. } => is("conversations"),
                 ClientFrame::Ping => is("ping"),
@@ -205,7 +215,10 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ];
     let id = "01932d5e-7f3a-7c4d-8e5f-0123456789ab";
     let frames = [
-        ("hello", r#"{"type":"hello","token":"a.b.c","device":"phone-1","epoch":"1","cursor":5,"version":1}"#.to_owned()),
+        (
+            "hello",
+            r#"{"type":"hello","token":"a.b.c","device":"phone-1","epoch":"1","cursor":5,"rev":"7","version":1}"#.to_owned(),
+        ),
         (
             "send",
             format!(
@@ -215,6 +228,9 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("send to a conversation", format!(r#"{{"type":"send","id":"{id}","to":"d:42:43","kind":"text","body":{{"text":""}}}}"#)),
         ("send, wrong", format!(r#"{{"type":"send","id":"{id}","to":"u:0","kind":"text","body":{{"text":7}}}}"#)),
         ("received", r#"{"type":"received","seq":18446744073709551615}"#.to_owned()),
+        ("read", r#"{"type":"read","conversation":"d:42:43","position":"281474976710656"}"#.to_owned()),
+        ("typing", r#"{"type":"typing","to":"u:43"}"#.to_owned()),
+        ("watch", r#"{"type":"watch","users":["43","44"]}"#.to_owned()),
         ("history", r#"{"type":"history","conversation":"d:42:43","before":"281474976710656","limit":100}"#.to_owned()),
         ("conversations", r#"{"type":"conversations","before":null,"limit":1}"#.to_owned()),
         ("ping", r#"{"x":[{"y":"\"]}"}],"type":"p\u0069ng"}"#.to_owned()),

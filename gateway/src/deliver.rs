@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use protocol::plant::{Bug, planted};
-use protocol::{CloseCode, DeviceName, UserId};
+use protocol::{CloseCode, ConversationId, DeviceName, UserId};
 use router::registry::NodeId;
 use smallvec::SmallVec;
-use storage::push::{Deliver, Push, Wake};
+use storage::push::{Deliver, Push, ReceiptPush, Wake};
 use tokio::sync::Notify;
 
 use crate::outbox::{Outbox, WakeList};
@@ -114,6 +114,18 @@ impl Sessions {
         entries.iter().find(|entry| entry.device == *device).map(|entry| Arc::clone(&entry.outbox))
     }
 
+    /// Whether the user has a session here.
+    pub fn has(&self, user: UserId) -> bool {
+        self.by_user.get(&user).is_some_and(|entries| !entries.is_empty())
+    }
+
+    /// Tells the sessions of a user that somebody is writing to them.
+    pub fn typing(&self, to: UserId, conversation: ConversationId, from: UserId) {
+        for entry in self.by_user.get(&to).iter().flat_map(|entries| entries.iter()) {
+            entry.outbox.typing(conversation, from);
+        }
+    }
+
     /// Something has happened to sessions of this user's account: each connection looks whether its own has ended. Their tokens are refused
     /// already, so one that enters later finds out by itself.
     pub fn look_again(&self, user: UserId) {
@@ -147,6 +159,16 @@ impl Deliver for Sessions {
             let Some(entries) = self.by_user.get(&push.owner) else { continue };
             for entry in entries.iter() {
                 wake.push(&entry.outbox, push.epoch, push.event.clone());
+            }
+        }
+        Box::new(wake)
+    }
+
+    fn receipts(&self, _node: NodeId, pushes: Vec<ReceiptPush>) -> Box<dyn Wake> {
+        let mut wake = WakeList::default();
+        for push in pushes {
+            for entry in self.by_user.get(&push.owner).iter().flat_map(|entries| entries.iter()) {
+                wake.receipt(&entry.outbox, push.epoch, push.receipt);
             }
         }
         Box::new(wake)

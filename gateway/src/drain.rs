@@ -43,6 +43,8 @@ impl Gateway {
             tracing::warn!(sockets = self.sockets.load(Ordering::Relaxed), "the drain's deadline ends with open sockets");
         }
         self.cursors.flush().await;
+        self.receipts.flush_reads().await;
+        self.receipts.flush_deliveries().await;
         // the canaries' sessions have no socket
         let canaries = usize::from(self.config.canaries);
         Drained { told: sessions.len().saturating_sub(canaries), closed: left.len().saturating_sub(canaries) }

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Events written to sockets.
     pub events: Counter,
+    /// Receipts, typing and presence written to sockets.
+    pub hints: Counter,
     /// Bytes read from WebSockets.
     pub bytes_in: Counter,
     /// Bytes written to WebSockets.
@@ -36,6 +38,7 @@ impl Default for Metrics {
             sends: counter!("switchboard_sends_total"),
             accepted: counter!("switchboard_accepted_total"),
             events: counter!("switchboard_events_written_total"),
+            hints: counter!("switchboard_hints_written_total"),
             bytes_in: counter!("switchboard_socket_bytes_total", "direction" => "in"),
             bytes_out: counter!("switchboard_socket_bytes_total", "direction" => "out"),
             catch_up_reads: counter!("switchboard_catch_up_reads_total"),
@@ -77,6 +80,11 @@ pub fn rejected(status: u16) {
 /// Something was dropped on purpose.
 pub fn dropped(what: &'static str, why: &'static str) {
     counter!("switchboard_drops_total", "what" => what, "why" => why).increment(1);
+}
+
+/// More or fewer users are watched.
+pub fn watches(change: f64) {
+    gauge!("switchboard_watches").increment(change);
 }
 
 /// The heads of all sessions' mailboxes are compared, because it is time or because a link broke.

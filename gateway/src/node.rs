@@ -11,6 +11,7 @@ use router::registry::{NodeId, Registry};
 use router::submit::Submit;
 use storage::lag::Lag;
 use storage::push::Elsewhere;
+use storage::receipt::TakeMarks;
 use storage::store::Store;
 
 use crate::config::Config;
@@ -18,6 +19,8 @@ use crate::cursors::Cursors;
 use crate::deliver::Sessions;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::presence::{self, Presences};
+use crate::receipts::Receipts;
 use crate::token::Tokens;
 use crate::wheel::Wheel;
 
@@ -28,6 +31,8 @@ pub struct Ports {
     pub submit: Arc<dyn Submit>,
     /// Which user is where.
     pub registry: Arc<dyn Registry>,
+    /// Makes receipts durable.
+    pub marks: Arc<dyn TakeMarks>,
     /// Mailboxes.
     pub store: Arc<dyn Store>,
     /// Whether a mailbox is complete, where that can be in question: in a cluster.
@@ -120,6 +125,10 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// Cursors on their way to the store.
     pub cursors: Cursors,
+    /// Receipts on their way to the mailboxes.
+    pub receipts: Receipts,
+    /// Who is watched.
+    pub presences: Presences,
     /// Its counters.
     pub metrics: Metrics,
     /// Its health.
@@ -136,6 +145,8 @@ impl Gateway {
         Arc::new(Self {
             limiter: Limiter::new(&config),
             cursors: Cursors::new(Arc::clone(&ports.store)),
+            receipts: Receipts::new(Arc::clone(&ports.store), Arc::clone(&ports.marks)),
+            presences: Presences::new(Arc::clone(&sessions)),
             config,
             ports,
             node,
@@ -158,7 +169,15 @@ impl Gateway {
                 self.limiter.tidy();
             }
         };
-        tokio::join!(self.wheel.run(), self.cursors.run(), crate::canary::run(&self), crate::heal::run(&self), tidy);
+        tokio::join!(
+            self.wheel.run(),
+            self.cursors.run(),
+            self.receipts.run(),
+            presence::run(&self),
+            crate::canary::run(&self),
+            crate::heal::run(&self),
+            tidy
+        );
     }
 
     /// Whether new connections are taken.

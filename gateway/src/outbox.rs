@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use protocol::frame::{ClientFrame, FrameError, ServerFrame};
+use protocol::frame::{ClientFrame, FrameError, Presence, ServerFrame};
+use protocol::receipt::Receipt;
 use protocol::record::Event;
-use protocol::{CloseCode, Seq};
+use protocol::{CloseCode, ConversationId, Seq, UserId};
 use router::registry::Registration;
 use router::submit::{Outcome, ReportSink};
 use storage::push::Wake;
@@ -16,6 +17,8 @@ use storage::store::{Place, Slice};
 use tokio::sync::oneshot;
 
 use crate::attach::Attached;
+use crate::hints::{Hints, Waiting};
+use crate::presence::Watch;
 
 /// Most pushed events that wait; more are read from the store.
 const PUSHES_MAX: usize = 256;
@@ -37,6 +40,10 @@ pub enum Answer {
     Page(Box<ServerFrame>),
     /// How far the store knows the device to have come, or nothing if it did not answer.
     Cursor(Option<Place>),
+    /// Receipts of the mailbox, or nothing if the store did not answer.
+    Receipts(Option<Vec<Receipt>>),
+    /// Users to be watched.
+    Watched(Vec<Watch>),
 }
 
 /// What the client of a session says by POST, because its connection carries nothing up.
@@ -55,6 +62,8 @@ pub struct Inbox {
     pub pushes: VecDeque<Event>,
     /// The mailbox has grown at least to here.
     pub heard_of: Place,
+    /// Hints, if there are any.
+    pub hints: Option<Box<Hints>>,
     /// Reports of sends: ticket and outcome.
     pub settled: Vec<(u64, Outcome)>,
     /// Answers of ports.
@@ -78,6 +87,7 @@ struct State {
     /// Incarnation of the mailbox the session goes through; 0: no session yet.
     epoch: u64,
     listening: bool,
+    hints: Waiting,
     in_wake_list: bool,
     /// The connection has gone.
     gone: bool,
@@ -96,6 +106,15 @@ impl State {
         }
         *known = if place.epoch > known.epoch { place } else { Place { seq: known.seq.max(place.seq), ..place } };
         true
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Inbox {
+        self.pushed_bytes = 0;
+        self.in_wake_list = false;
+        let heard_of = self.inbox.heard_of;
+        std::mem::replace(&mut self.inbox, Inbox { heard_of, ..Inbox::default() })
     }
 }
 
@@ -137,13 +156,67 @@ impl Outbox {
         !std::mem::replace(&mut state.in_wake_list, true)
     }
 
+    /// Puts a receipt in, in the place of an older one of the same member; or only notes its revision. True: add it to a wake list.
+    fn receipt(&self, epoch: u64, receipt: Receipt) -> bool {
+        let mut state = self.state.lock();
+        // a session that has not begun reads what it wants when it is live
+        let foreign = state.epoch != 0 && state.epoch != epoch;
+        if foreign || state.gone || !state.hints.receipt(receipt) {
+            return false;
+        }
+        !std::mem::replace(&mut state.in_wake_list, true)
+    }
+
+    /// Somebody is writing to the client.
+    pub fn typing(&self, conversation: ConversationId, from: UserId) {
+        if self.state.lock().hints.typing(conversation, from) {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether somebody is there has changed, or is told for the first time.
+    pub fn presence(&self, user: UserId, presence: Presence) {
+        self.state.lock().hints.presence(user, presence);
+        self.waker.wake();
+    }
+
+    /// What waits of presence belongs to users that are watched no more.
+    pub fn forget_presence(&self) {
+        self.state.lock().hints.forget_presence();
+    }
+
+    /// The client has everything.
+    pub fn live(&self) {
+        self.state.lock().hints.live();
+    }
+
+    /// Receipts are taken from now on, unless one was let go before: then its revision is returned, and they are not.
+    pub fn open_receipts(&self) -> Option<u64> {
+        self.state.lock().hints.open()
+    }
+
+    /// Receipts are not taken until [`Self::open_receipts`].
+    pub fn close_receipts(&self) {
+        self.state.lock().hints.close();
+    }
+
+    /// Wakes the connection if hints wait that it left behind.
+    pub fn wake_for_hints(&self) {
+        if !self.state.lock().hints.is_empty() {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes everything but hints: they wait, and what is newer takes their place.
+    pub fn take_all_but_hints(&self) -> Inbox {
+        self.state.lock().take()
+    }
+
     /// Takes everything.
     pub fn take(&self) -> Inbox {
         let mut state = self.state.lock();
-        state.pushed_bytes = 0;
-        state.in_wake_list = false;
-        let heard_of = state.inbox.heard_of;
-        std::mem::replace(&mut state.inbox, Inbox { heard_of, ..Inbox::default() })
+        let hints = state.hints.take();
+        Inbox { hints, ..state.take() }
     }
 
     /// The session goes through this incarnation of its mailbox: pushes of another one are none of its.
@@ -259,6 +332,15 @@ impl WakeList {
     /// Puts an event into an outbox and remembers to wake it.
     pub fn push(&mut self, outbox: &Arc<Outbox>, epoch: u64, event: Event) {
         if outbox.push(epoch, event) {
+            self.0.push(Arc::clone(outbox));
+        }
+    }
+}
+
+impl WakeList {
+    /// Puts a receipt into an outbox and remembers to wake it.
+    pub fn receipt(&mut self, outbox: &Arc<Outbox>, epoch: u64, receipt: Receipt) {
+        if outbox.receipt(epoch, receipt) {
             self.0.push(Arc::clone(outbox));
         }
     }

@@ -46,6 +46,7 @@ async fn every_route_of_accounts_says_that_there_are_none() {
     let ports = Ports {
         submit: Arc::new(Nowhere),
         registry: Arc::new(MemoryRegistry::default()),
+        marks: Arc::new(storage::receipt::NotKept),
         store: Arc::new(MemoryStore::default()),
         lag: None,
         links: None,

@@ -107,7 +107,8 @@ async fn race() {
     let slow = Slow { inner: MemoryRegistry::default(), first: AtomicBool::new(true), gate: Semaphore::new(0) };
     let registry = Arc::new(slow);
     let store = Arc::new(MemoryStore::default());
-    let ports = Ports { submit: Arc::new(Nowhere), registry: registry.clone(), store, lag: None, links: None };
+    let marks = Arc::new(storage::receipt::NotKept);
+    let ports = Ports { submit: Arc::new(Nowhere), registry: registry.clone(), marks, store, lag: None, links: None };
     let tokens = Tokens::new(&[7; 32]).expect("the test stands");
     let gateway = Gateway::new(Config::default(), ports, NODE, Arc::new(Sessions::default()), tokens);
     let user = UserId::new(1).expect("the test stands");

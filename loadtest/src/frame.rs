@@ -22,6 +22,13 @@ pub enum ClientFrame<'a> {
         /// The `seq` of the last event that is stored.
         seq: u64,
     },
+    /// Everything up to this position was read.
+    Read {
+        /// The conversation by name.
+        conversation: &'a str,
+        /// The position.
+        position: &'a str,
+    },
     /// Asks for one page of a conversation.
     History {
         /// The conversation by name.
@@ -108,6 +115,8 @@ pub enum ServerFrame {
     },
     /// The token is about to expire.
     Reauth,
+    /// How far a member of a conversation has come.
+    Receipt(Receipt),
     /// One page of a conversation.
     Page(Page),
     /// The list of conversations.
@@ -257,6 +266,25 @@ pub struct Resync {
     pub reason: String,
 }
 
+/// The fields of `receipt`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Receipt {
+    /// The conversation by name.
+    pub conversation: String,
+    /// Whose positions.
+    #[serde(deserialize_with = "decimal::required")]
+    pub member: u64,
+    /// The newest message of others that one of their devices has.
+    #[serde(deserialize_with = "decimal::required")]
+    pub delivered: u64,
+    /// What they have read.
+    #[serde(deserialize_with = "decimal::required")]
+    pub read: u64,
+    /// Orders the receipts of a mailbox.
+    #[serde(deserialize_with = "decimal::required")]
+    pub rev: u64,
+}
+
 /// The fields of `page`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Page {
@@ -284,6 +312,9 @@ pub struct Summary {
     pub conversation: String,
     /// Its newest message.
     pub last: Event,
+    /// Messages of others that are not read.
+    #[serde(default)]
+    pub unread: u32,
 }
 
 /// The name of the direct conversation of two users.
@@ -335,6 +366,10 @@ mod tests {
             r#"{"type":"refused","id":"01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e","code":"rate","retry_after_ms":400,"final":false}"#;
         let ServerFrame::Refused(refused) = serde_json::from_str(refused).unwrap() else { panic!("refused") };
         assert_eq!((refused.retry_after_ms, refused.is_final), (400, false));
+        let receipt =
+            r#"{"type":"receipt","conversation":"d:42:43","member":"43","delivered":"281474976710674","read":"0","rev":"9"}"#;
+        let ServerFrame::Receipt(receipt) = serde_json::from_str(receipt).unwrap() else { panic!("receipt") };
+        assert_eq!((receipt.member, receipt.delivered, receipt.read, receipt.rev), (43, 281_474_976_710_674, 0, 9));
         assert!(matches!(serde_json::from_str(r#"{"type":"news","x":1}"#).unwrap(), ServerFrame::Other));
     }
 

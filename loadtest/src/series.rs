@@ -29,11 +29,14 @@ pub enum Kind {
     Connect,
     /// From setting out again, or from the break, to live.
     Resume,
+    /// From saying that something is read to the receipt at its sender.
+    Read,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Accepted, Self::Delivered, Self::Synced, Self::Backlog, Self::Connect, Self::Resume];
+    pub const ALL: [Self; 7] =
+        [Self::Accepted, Self::Delivered, Self::Synced, Self::Backlog, Self::Connect, Self::Resume, Self::Read];
 
     /// Its name in reports.
     #[must_use]
@@ -45,6 +48,7 @@ impl Kind {
             Self::Backlog => "backlog",
             Self::Connect => "connect",
             Self::Resume => "resume",
+            Self::Read => "read",
         }
     }
 }

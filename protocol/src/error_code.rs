@@ -26,6 +26,8 @@ pub enum ErrorCode {
     Forbidden,
     /// The id was used before with another body.
     IdReused,
+    /// More than a limit allows at once; the frame names the field.
+    TooMany,
     /// Too many sends.
     Rate,
     /// Too many unanswered sends.
@@ -40,7 +42,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them, for metrics and documents.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BadRequest,
         Self::UnknownType,
         Self::BadField,
@@ -51,6 +53,7 @@ impl ErrorCode {
         Self::BadRecipient,
         Self::Forbidden,
         Self::IdReused,
+        Self::TooMany,
         Self::Rate,
         Self::Busy,
         Self::Fenced,
@@ -71,6 +74,7 @@ impl ErrorCode {
             Self::BadRecipient => "bad_recipient",
             Self::Forbidden => "forbidden",
             Self::IdReused => "id_reused",
+            Self::TooMany => "too_many",
             Self::Rate => "rate",
             Self::Busy => "busy",
             Self::Fenced => "fenced",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error_code::ErrorCode;
 use crate::id::{ConversationId, DeviceName, MessageId, Position, Seq, UserId};
 use crate::limits::Limits;
+use crate::receipt::{Marks, Receipt};
 use crate::record::{Content, Message, ReplyTo};
 
 /// First frame of a connection, or the answer to `resync`.
@@ -18,6 +19,8 @@ pub struct Hello {
     pub epoch: Option<u64>,
     /// Last seq the client has stored.
     pub cursor: Option<Seq>,
+    /// Newest revision of a receipt the client has stored; absent: no receipt is told again.
+    pub rev: Option<u64>,
     /// Protocol version.
     pub version: Option<u64>,
 }
@@ -53,6 +56,17 @@ pub enum ClientFrame {
     Send(Send),
     /// Everything up to this seq is stored at the client.
     Received(Seq),
+    /// Everything in the conversation up to this position was read.
+    Read {
+        /// Which.
+        conversation: ConversationId,
+        /// Up to where.
+        position: Position,
+    },
+    /// The client's person is writing.
+    Typing(Recipient),
+    /// The users whose presence this connection wants to hear of, in place of those before.
+    Watch(Vec<UserId>),
     /// A page of a conversation, newest first, before a position.
     History {
         /// Which.
@@ -127,6 +141,31 @@ pub struct Welcome {
     pub limits: Limits,
 }
 
+/// One conversation of somebody's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// Its newest message.
+    pub last: Arc<Message>,
+    /// Messages of others behind one's own read position, at most [`crate::limits::UNREAD_MAX`].
+    pub unread: u32,
+    /// One's own read position.
+    pub read: Position,
+    /// The watermarks of the other members.
+    pub receipts: Vec<(UserId, Marks)>,
+}
+
+/// Whether somebody is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// At least one of their devices is attached.
+    Online,
+    /// None is.
+    Offline {
+        /// When the last one left, milliseconds since 1970; absent: nobody was ever seen.
+        last_seen_ms: Option<u64>,
+    },
+}
+
 /// Everything a server may say, except an event on its way to a session, which is encoded once for all
 /// ([`crate::codec::Encoding::event`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,10 +203,26 @@ pub enum ServerFrame {
     },
     /// A page of conversations with the last message of each.
     Conversations {
-        /// The last messages, most recent first.
-        last: Vec<Arc<Message>>,
+        /// Most recently active first.
+        conversations: Vec<Conversation>,
         /// Where less recent ones continue.
         before: Option<Position>,
+    },
+    /// How far a member of a conversation has come.
+    Receipt(Receipt),
+    /// Somebody is writing.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        from: UserId,
+    },
+    /// Whether somebody is there.
+    Presence {
+        /// Who.
+        user: UserId,
+        /// Whether.
+        presence: Presence,
     },
     /// The cursor cannot be continued.
     Resync {
@@ -219,6 +274,9 @@ impl ServerFrame {
             Self::Reauth { .. } => "reauth",
             Self::Pong { .. } => "pong",
             Self::Error { .. } => "error",
+            Self::Receipt(_) => "receipt",
+            Self::Typing { .. } => "typing",
+            Self::Presence { .. } => "presence",
         }
     }
 }

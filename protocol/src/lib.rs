@@ -15,6 +15,7 @@ pub mod limits;
 pub mod frame;
 pub mod codec;
 pub mod record;
+pub mod receipt;
 pub mod error_code;
 pub mod close_code;
 pub mod plant;

@@ -26,6 +26,11 @@ pub const KEY_DAYS_MIN: u64 = 90;
 /// Malformed frames in a row of one connection before it is closed.
 pub const BAD_FRAMES_MAX: u32 = 3;
 
+/// Unread messages are counted up to here.
+pub const UNREAD_MAX: u32 = 1000;
+/// Between two `typing` of one connection in one conversation that are passed on, seconds.
+pub const TYPING_EVERY_S: u32 = 3;
+
 const _: () = assert!(KEY_DAYS_MIN > ID_AGE_DAYS_MAX + ID_AHEAD_DAYS_MAX, "a repeat must always meet its key");
 
 /// Limits a deployment may change; told to every client in `welcome`.
@@ -48,6 +53,8 @@ pub struct Limits {
     pub in_flight: u32,
     /// Most messages in one page of history, most rows in one page of conversations.
     pub page_events: u32,
+    /// Users whose presence one connection may hear of.
+    pub watch_users: u32,
 }
 
 impl Default for Limits {
@@ -61,6 +68,7 @@ impl Default for Limits {
             window_bytes: 256 * 1024,
             in_flight: 32,
             page_events: 100,
+            watch_users: 200,
         }
     }
 }
@@ -80,7 +88,8 @@ impl Limits {
         need((1..=65_536).contains(&self.window_events), "limits.window_events", "from 1 to 65536")?;
         need(self.window_bytes >= 4096, "limits.window_bytes", "at least 4096")?;
         need((1..=1024).contains(&self.in_flight), "limits.in_flight", "from 1 to 1024")?;
-        need((1..=1000).contains(&self.page_events), "limits.page_events", "from 1 to 1000")
+        need((1..=1000).contains(&self.page_events), "limits.page_events", "from 1 to 1000")?;
+        need((1..=1000).contains(&self.watch_users), "limits.watch_users", "from 1 to 1000")
     }
 }
 

@@ -1,12 +1,11 @@
 //! The golden vectors of `golden/frames.json`: each frame of the protocol in JSON and in Protobuf. A client in any language can be held against
-//! them. What is marked `planned` is in the contract and not yet in this server.
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "tests; the lint only knows functions marked as such")]
 
 mod golden_frames;
 
 use prost::Message as _;
-use protocol::ErrorCode;
 use protocol::codec::Encoding;
 use protocol::codec::proto::v1;
 use protocol::frame::ServerFrame;
@@ -25,9 +24,6 @@ struct Vector {
     json: Value,
     /// In hexadecimal.
     proto: String,
-    /// In the contract, and not yet in this server.
-    #[serde(default)]
-    planned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -85,19 +81,9 @@ fn every_frame_of_a_client_is_read_alike_in_both_encodings() {
         let json = Encoding::Json.decode(vector.json.to_string().as_bytes());
         let proto = Encoding::Proto.decode(&vector.bytes());
         assert_eq!(json, proto, "{}", vector.name);
-        match json {
-            Ok(frame) => {
-                // `rev` is a field that this server does not know yet: what it writes lacks it
-                if !vector.planned {
-                    assert_eq!(golden_frames::json(&frame), vector.json, "{}", vector.name);
-                    assert_eq!(hex(&golden_frames::proto(&frame)), vector.proto, "{}", vector.name);
-                }
-            }
-            Err(why) => {
-                assert!(vector.planned, "{}: {why:?}", vector.name);
-                assert_eq!(why.code, ErrorCode::UnknownType, "{}", vector.name);
-            }
-        }
+        let frame = json.unwrap_or_else(|why| panic!("{}: {why:?}", vector.name));
+        assert_eq!(golden_frames::json(&frame), vector.json, "{}", vector.name);
+        assert_eq!(hex(&golden_frames::proto(&frame)), vector.proto, "{}", vector.name);
         let wire = v1::ClientFrame::decode(&vector.bytes()[..]).unwrap();
         assert!(wire.frame.is_some(), "{}", vector.name);
         assert_eq!(hex(&wire.encode_to_vec()), vector.proto, "{}: generated code writes the same", vector.name);
@@ -111,11 +97,7 @@ fn every_frame_of_a_server_is_written_as_its_vector_says() {
         let wire = v1::ServerFrame::decode(&vector.bytes()[..]).unwrap();
         assert!(wire.frame.is_some(), "{}", vector.name);
         assert_eq!(hex(&wire.encode_to_vec()), vector.proto, "{}: generated code writes the same", vector.name);
-        let Some(frame) = said.remove(vector.name.as_str()) else {
-            assert!(vector.planned, "{} is not said by this test", vector.name);
-            continue;
-        };
-        assert!(!vector.planned, "{} is said: it is planned no more", vector.name);
+        let frame = said.remove(vector.name.as_str()).unwrap_or_else(|| panic!("{} is not said by this test", vector.name));
         let json: Value = serde_json::from_slice(&frame.encoded(Encoding::Json)).unwrap();
         assert_eq!(json, vector.json, "{}", vector.name);
         assert_eq!(hex(&frame.encoded(Encoding::Proto)), vector.proto, "{}", vector.name);

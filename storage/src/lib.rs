@@ -16,6 +16,7 @@
 pub mod cycle;
 pub mod consume;
 pub mod sequence;
+pub mod receipt;
 pub mod push;
 pub mod follow;
 pub mod link;

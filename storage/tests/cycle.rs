@@ -8,12 +8,14 @@ use std::collections::{HashMap, HashSet};
 
 use harness::{Bench, record, wait};
 use proptest::prelude::*;
+use protocol::receipt::{Marks, Receipt};
 use protocol::record::{Content, EventBody, Record};
-use protocol::{ErrorCode, Position};
+use protocol::{ConversationId, ErrorCode, Position};
 use router::submit::Outcome;
 use storage::cycle::Limits;
-use storage::store::Store;
+use storage::receipt::{Mark, TakeMarks};
 use storage::store::contract::user;
+use storage::store::{Place, Store};
 
 const PLENTY: u32 = 1 << 30;
 
@@ -205,4 +207,82 @@ proptest! {
             prop_assert_eq!(history, got.iter().filter(|(_, _, refused)| !refused).count());
         }
     }
+}
+
+fn mark(member: u64, other: u64, delivered: Position, read: Position) -> Mark {
+    let conversation = ConversationId::direct(user(member), user(other));
+    Mark::Marks { member: user(member), conversation, marks: Marks { delivered, read } }
+}
+
+/// The receipts of a mailbox, newest last.
+fn receipts(bench: &Bench, owner: u64) -> Vec<Receipt> {
+    bench.block_on(bench.store().receipts_since(user(owner), 0, 1000)).unwrap()
+}
+
+fn position_of(bench: &Bench, owner: u64, seq: usize) -> Position {
+    bench.mailbox(owner)[seq - 1].body.position()
+}
+
+#[test]
+fn marks_become_receipts_of_both_and_are_pushed_to_who_is_here() {
+    let bench = Bench::new(Limits::default());
+    bench.attach(1);
+    bench.send_all((1..=3).map(|number| record(1, 2, number, "hi")));
+    let (second, third) = (position_of(&bench, 2, 2), position_of(&bench, 2, 3));
+    assert_eq!(bench.cycle().take_marks(vec![mark(2, 1, third, second)]), []);
+    wait(|| !bench.pushed_receipts().is_empty());
+    let pushed = bench.pushed_receipts();
+    let marks = Marks { delivered: third, read: second };
+    assert_eq!(pushed.iter().map(|push| (push.owner, push.receipt.marks)).collect::<Vec<_>>(), [(user(1), marks)]);
+    assert_eq!(receipts(&bench, 1), [pushed[0].receipt]);
+    assert_eq!(receipts(&bench, 2), [pushed[0].receipt], "the reader's other devices learn it too");
+    // a lower mark, and the same again: nothing changes, nobody is told
+    bench.cycle().take_marks(vec![mark(2, 1, second, second), mark(2, 1, third, second)]);
+    bench.cycle().take_marks(vec![mark(2, 1, third, third)]);
+    wait(|| bench.pushed_receipts().len() > 1);
+    let pushed = bench.pushed_receipts();
+    assert_eq!(pushed.len(), 2);
+    assert!(pushed[1].receipt.rev > pushed[0].receipt.rev);
+    // revisions are places of the log: no message has one of them
+    bench.send_all([record(1, 2, 4, "hi")]);
+    assert!(position_of(&bench, 2, 4).get() > pushed[1].receipt.rev);
+}
+
+#[test]
+fn a_full_queue_gives_marks_back_and_a_closed_one_all() {
+    let bench = Bench::new(Limits { queue_marks: 4, batch_marks: 1, ..Limits::default() });
+    bench.send_all([record(1, 2, 1, "hi")]);
+    let at = |number| Position::from_stored(number);
+    let marks: Vec<_> = (1..=500).map(|number| mark(2, 1, at(number), at(0))).collect();
+    let mut left = marks;
+    for _ in 0..10_000 {
+        left = bench.cycle().take_marks(left);
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+    assert_eq!(left, [], "all are taken in time");
+    wait(|| receipts(&bench, 1).first().is_some_and(|receipt| receipt.marks.delivered == at(500)));
+    bench.cycle().close();
+    let late = vec![mark(2, 1, at(900), at(0))];
+    assert_eq!(bench.cycle().take_marks(late.clone()), late);
+}
+
+#[test]
+fn receipts_and_what_is_told_survive_a_crash_together() {
+    let bench = Bench::new(Limits::default());
+    bench.send_all((1..=5).map(|number| record(1, 2, number, "hi")));
+    let fifth = position_of(&bench, 2, 5);
+    let through = Mark::Through { member: user(2), seq: 5 };
+    bench.cycle().take_marks(vec![mark(2, 1, fifth, Position::default()), through]);
+    let told = |bench: &Bench| bench.block_on(bench.store().delivered(user(2), Place { epoch: 1, seq: 5 }, 0)).unwrap().is_none();
+    wait(|| told(&bench));
+    let crashed = bench.crash();
+    assert!(told(&crashed));
+    assert_eq!(receipts(&crashed, 1), receipts(&bench, 1));
+    // the next revision is above those from before
+    crashed.cycle().take_marks(vec![mark(2, 1, fifth, fifth)]);
+    wait(|| receipts(&crashed, 2).len() == 1);
+    assert!(receipts(&crashed, 1)[0].rev > receipts(&bench, 1)[0].rev);
 }

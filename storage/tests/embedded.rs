@@ -18,13 +18,14 @@ async fn open(dir: &std::path::Path) -> EmbeddedStore {
 async fn it_keeps_the_contract() {
     // folders live until the test ends
     let dirs = std::sync::Mutex::new(Vec::new());
-    contract::run(|| {
+    let make = || {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
         dirs.lock().unwrap().push(dir);
         async move { Arc::new(open(&path).await) }
-    })
-    .await;
+    };
+    contract::run(make).await;
+    contract::run_receipts(make).await;
 }
 
 #[tokio::test]

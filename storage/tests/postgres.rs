@@ -84,6 +84,7 @@ fn commit_of(owner: u64, seq: u64, expect: Checkpoint) -> Commit {
         keys: vec![(key, row)],
         high_waters: vec![HighWater { source: Source { partition: 1, epoch: 1 }, link: Link { next_offset: seq, digest: seq } }],
         rows: vec![Row { owner: user(owner), event: Event { seq, body } }],
+        ..Commit::default()
     }
 }
 

@@ -259,12 +259,21 @@ class Reload(Tls):
 
         def pings(stream: ssl.SSLSocket) -> bool:
             stream.sendall(frame(1, b'{"type":"ping"}'))
-            return b"pong" in stream.recv(65536)
+            heard = b""
+            while b"pong" not in heard:            # what the server has to say besides may come first
+                more = stream.recv(65536)
+                if not more:
+                    return False
+                heard += more
+            return True
 
         done, refused = 'switchboard_tls_reloads_total{outcome="done"}', 'switchboard_tls_reloads_total{outcome="refused"}'
+        server.hang_up()
+        wait_until("SIGHUP alone reads them again, though nothing has changed", lambda: server.metric(done) == 1)
+        self.assertEqual(server.serial(), shown)
         server.exchange(days=10)
         changed = wait_until("the change of the files is seen", lambda: (now := server.serial()) != shown and now)
-        self.assertEqual(server.metric(done), 1)
+        self.assertEqual(server.metric(done), 2)
         self.assertLess((server.metric(expiry) - time.time()) / 86400, 10.1)
         self.assertTrue(pings(old))
 
@@ -286,10 +295,8 @@ class Reload(Tls):
         self.assertTrue(pings(old))
 
         server.exchange()
-        began = time.monotonic()
         server.hang_up()
-        wait_until("SIGHUP is heard", lambda: server.serial() != changed)
-        self.assertLess(time.monotonic() - began, 2, "it does not wait for the next look")
+        wait_until("a good one again", lambda: server.serial() != changed)
         self.assertTrue(pings(old))
         self.assertEqual(old.getpeercert()["serialNumber"], shown)
         old.close()

@@ -57,6 +57,8 @@ pub struct Peer {
     own_closes: BTreeSet<u16>,
     hello: Option<Hello>,
     next_seq: Option<u64>,
+    /// Watermarks it was told, by conversation and member.
+    marks: HashMap<String, [u64; 2]>,
     welcomed: bool,
     closed: bool,
 }
@@ -79,6 +81,7 @@ impl Peer {
             own_closes: BTreeSet::new(),
             hello: None,
             next_seq: None,
+            marks: HashMap::new(),
             welcomed: false,
             closed: false,
         }
@@ -205,6 +208,8 @@ impl Peer {
                 assert!(payload.len() <= EVENT_BYTES_MAX);
                 return self.event(&frame);
             }
+            "receipt" => return self.receipt(&frame),
+            "typing" | "presence" => return assert!(self.welcomed && payload.len() <= ANSWER_BYTES_MAX),
             "page" | "conversations" => assert!(payload.len() <= LIMITS.page_events as usize * EVENT_BYTES_MAX),
             _ => assert!(payload.len() <= ANSWER_BYTES_MAX, "{} bytes of {kind}", payload.len()),
         }
@@ -240,6 +245,15 @@ impl Peer {
         }
         assert_eq!(seq, self.next_seq.unwrap_or(seq), "events come densely and in order");
         self.next_seq = Some(seq + 1);
+    }
+
+    /// Watermarks never go back.
+    fn receipt(&mut self, frame: &Value) {
+        let number = |field: &str| frame[field].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a decimal string");
+        let who = format!("{} {}", frame["conversation"], frame["member"]);
+        let (told, known) = ([number("delivered"), number("read")], self.marks.entry(who).or_default());
+        assert!(number("rev") > 0 && told[0] >= known[0] && told[1] >= known[1], "{told:?} behind {known:?}");
+        *known = told;
     }
 
     /// A send has its answer.

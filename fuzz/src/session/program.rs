@@ -22,6 +22,8 @@ pub enum Step {
     Seconds(u8),
     /// Heads are compared.
     Heal,
+    /// What was read and acknowledged becomes receipts, pushed or not.
+    Receipts { pushed: bool },
     /// An event is pushed again, of this seq.
     PushAgain { user: u64, seq: u64 },
     /// The mailboxes are another stream now.
@@ -92,7 +94,8 @@ impl<'a> Program<'a> {
             13 | 14 => Step::Report { at: peer, outcome: self.outcome(), pushed: !self.byte().is_multiple_of(4) },
             15 => Step::Seconds(peer % 40),
             16 => Step::Reads { peer, reads: self.byte().is_multiple_of(2) },
-            17 => Step::Heal,
+            17 if peer.is_multiple_of(4) => Step::Heal,
+            17 => Step::Receipts { pushed: peer % 4 != 1 },
             18 => Step::PushAgain { user: self.user(), seq: u64::from(peer) },
             _ => match peer % 8 {
                 0 => Step::Renumber,
@@ -136,6 +139,9 @@ impl<'a> Program<'a> {
         if flags & 32 != 0 {
             text.push_str(&format!(r#","version":{}"#, self.byte() % 4));
         }
+        if flags & 64 != 0 {
+            text.push_str(&format!(r#","rev":"{}""#, self.byte()));
+        }
         text.push('}');
         text
     }
@@ -155,7 +161,11 @@ impl<'a> Program<'a> {
 
     fn page(&mut self) -> String {
         let limit = self.number();
-        match self.byte() % 4 {
+        match self.byte() % 8 {
+            4 => format!(r#"{{"type":"read","conversation":"d:1:2","position":"{limit}"}}"#),
+            5 => format!(r#"{{"type":"read","conversation":"d:2:3","position":"{}"}}"#, u64::MAX),
+            6 => format!(r#"{{"type":"typing","to":"u:{}"}}"#, self.user()),
+            7 => format!(r#"{{"type":"watch","users":["{}","{}","{limit}"]}}"#, self.user(), self.user()),
             0 => format!(r#"{{"type":"conversations","limit":{limit}}}"#),
             1 => format!(r#"{{"type":"conversations","before":"{}"}}"#, self.byte()),
             2 => format!(r#"{{"type":"history","conversation":"d:1:2","limit":{limit}}}"#),
@@ -229,6 +239,18 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             join(&[&both, &[12, 0, 0, 3], b"{\"t", &[9, 0, 0], &[12, 0, 2, 1], b"}", &[9, 0, 3], &[9, 1, 2]]),
         ),
         ("session", "silence", join(&[&connect(1), &[15, 30], &both, &[15, 39], &[15, 39], &[15, 39]])),
+        (
+            "session",
+            "receipts",
+            join(&[
+                &chat,
+                &[8, 1, 9, 4, 17, 2, 8, 0, 2, 7, 1, 2],
+                &[8, 1, 9, 6, 0, 7, 0, 2, 17, 1, 17, 2],
+                &connect(2),
+                &hello(2, 76, &[1, 2, 0]),
+                &[19, 4, 1, 15, 9, 8, 1, 9, 5, 17, 2],
+            ]),
+        ),
         ("session", "pages", join(&[&chat, &[8, 0, 3, 0], &[8, 0, 0, 1, 9], &[8, 0, 250, 2], &[8, 1, 2, 2], &[8, 1, 0, 3, 0]])),
     ]
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gateway::config::Config;
 use gateway::connection::{Client, Connection};
@@ -21,7 +21,8 @@ use router::expand::{ShardId, owners};
 use router::registry::memory::MemoryRegistry;
 use router::registry::{NodeId, Registry as _};
 use router::submit::{Outcome, Report, Submit};
-use storage::push::{Deliver as _, Push};
+use storage::push::{Deliver as _, Push, ReceiptPush};
+use storage::receipt::{self, Mark, TakeMarks};
 use storage::sequence::{Arrival, Placed, keys_of, owners_of, plan, refusal_keys_of};
 use storage::store::memory::MemoryStore;
 use storage::store::{Checkpoint, Commit, Place, Store as _};
@@ -45,11 +46,23 @@ pub const LIMITS: Limits = Limits {
     window_bytes: 4096,
     in_flight: 4,
     page_events: 5,
+    watch_users: 2,
 };
 
 /// Where sends wait for their reports.
 #[derive(Default)]
 struct Desk(Mutex<VecDeque<(Record, Report)>>);
+
+/// Where marks wait to be worked in.
+#[derive(Default)]
+struct Marked(Mutex<Vec<Mark>>);
+
+impl TakeMarks for Marked {
+    fn take_marks(&self, marks: Vec<Mark>) -> Vec<Mark> {
+        self.0.lock().extend(marks);
+        Vec::new()
+    }
+}
 
 impl Submit for Desk {
     fn submit(&self, record: Record, report: Report) {
@@ -61,6 +74,7 @@ impl Submit for Desk {
 pub struct World {
     node: Arc<Gateway>,
     desk: Arc<Desk>,
+    marked: Arc<Marked>,
     store: MemoryStore,
     registry: Arc<MemoryRegistry>,
     checkpoint: Checkpoint,
@@ -72,13 +86,20 @@ pub struct World {
 impl World {
     pub async fn new() -> Self {
         let (desk, store, registry) = (Arc::<Desk>::default(), MemoryStore::default(), Arc::new(MemoryRegistry::default()));
-        let ports =
-            Ports { submit: desk.clone(), registry: registry.clone(), store: Arc::new(store.clone()), lag: None, links: None };
+        let marked = Arc::<Marked>::default();
+        let ports = Ports {
+            submit: desk.clone(),
+            registry: registry.clone(),
+            marks: marked.clone(),
+            store: Arc::new(store.clone()),
+            lag: None,
+            links: None,
+        };
         let config = Config { limits: LIMITS, sockets_per_user: 2, ..Config::default() };
         let tokens = Tokens::new(&crate::handshake::SECRET).expect("long enough");
         let node = Gateway::new(config, ports, NODE, Arc::new(Sessions::default()), tokens);
         let checkpoint = store.acquire(SHARD).await.expect("in memory").checkpoint;
-        Self { node, desk, store, registry, checkpoint, accepted: BTreeSet::new(), peers: Vec::new() }
+        Self { node, desk, marked, store, registry, checkpoint, accepted: BTreeSet::new(), peers: Vec::new() }
     }
 
     fn peer(&mut self, number: u8) -> Option<&mut Peer> {
@@ -109,6 +130,7 @@ impl World {
             Step::Report { at, outcome, pushed } => self.report(usize::from(at), outcome, pushed).await,
             Step::Seconds(seconds) => self.seconds(seconds).await,
             Step::Heal => self.heal().await,
+            Step::Receipts { pushed } => self.receipts(pushed).await,
             Step::PushAgain { user, seq } => self.push_again(UserId::from_stored(user), seq).await,
             Step::Renumber => self.store.renumber(),
             Step::Forget => self.registry.forget_all(),
@@ -170,14 +192,7 @@ impl World {
         let heads = self.store.heads(SHARD, &owners).await.expect("in memory");
         let plan = plan(arrivals, &mut known, &mut owners.into_iter().zip(heads).collect());
         let (next_offset, rows) = (self.checkpoint.offset + 1, plan.rows.clone());
-        let commit = Commit {
-            expect: self.checkpoint,
-            next_offset,
-            fingerprint: 0,
-            rows: plan.rows,
-            keys: plan.keys,
-            high_waters: Vec::new(),
-        };
+        let commit = Commit { expect: self.checkpoint, next_offset, rows: plan.rows, keys: plan.keys, ..Commit::default() };
         self.store.commit(SHARD, commit).await.expect("one owner, keys that were asked for");
         self.checkpoint.offset = next_offset;
         if pushed {
@@ -192,9 +207,32 @@ impl World {
         Outcome::Accepted
     }
 
+    /// What was said so far becomes receipts, as the commit cycle does it.
+    async fn receipts(&mut self, pushed: bool) {
+        self.node.receipts.flush_reads().await;
+        self.node.receipts.flush_deliveries().await;
+        let marks = std::mem::take(&mut *self.marked.0.lock());
+        let keys = receipt::keys_of(&marks);
+        let rows = self.store.receipts(SHARD, &keys).await.expect("in memory");
+        let known = keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect();
+        let first = self.checkpoint.offset;
+        let raised = receipt::raise(&marks, &known, |nth| Position::new(1, first + nth).get());
+        let (next_offset, rows) = (first + raised.revisions, raised.rows.clone());
+        let commit =
+            Commit { expect: self.checkpoint, next_offset, receipts: raised.rows, through: raised.through, ..Commit::default() };
+        self.store.commit(SHARD, commit).await.expect("one owner");
+        self.checkpoint.offset = next_offset;
+        if pushed {
+            let epoch = self.store.known_epoch(UserId::from_stored(1));
+            let push = |row: receipt::ReceiptRow| ReceiptPush { owner: row.owner, epoch, receipt: row.receipt };
+            drop(self.node.sessions.receipts(NODE, rows.into_iter().map(push).collect()));
+        }
+    }
+
     async fn seconds(&mut self, seconds: u8) {
         for _ in 0..seconds {
             self.node.wheel.turn();
+            self.node.presences.turn(Instant::now() + Duration::from_secs(60));
             tokio::time::advance(Duration::from_secs(1)).await;
             for peer in &mut self.peers {
                 peer.ticks += 1;
@@ -241,6 +279,7 @@ impl World {
         assert_eq!(self.node.sockets.load(Ordering::Relaxed), 0, "a socket is left");
         assert!(self.node.sessions.all().is_empty(), "a session is left");
         let users: Vec<_> = (1..=3).map(UserId::from_stored).collect();
+        assert_eq!(self.node.presences.watched(), 0, "a watch is left");
         let nodes = self.registry.nodes(&users).await.expect("in memory");
         assert!(nodes.iter().all(|nodes| nodes.is_empty()), "a registration is left: {nodes:?}");
     }

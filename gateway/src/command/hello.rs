@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::frame::{Hello, ServerFrame, Welcome};
 use protocol::limits::PROTOCOL_VERSION;
+use protocol::receipt::Receipt;
 use protocol::{CloseCode, DeviceName, Seq, UserId};
 use router::registry::Registration;
 use storage::store::{Place, Slice, weight};
@@ -22,6 +23,8 @@ use crate::token::Claims;
 
 /// Between two tries to read a mailbox that cannot be read now.
 const RETRY: Duration = Duration::from_millis(500);
+/// Receipts in one read.
+const RECEIPTS: u32 = 128;
 
 impl Client {
     pub(super) fn hello(&mut self, hello: Hello, out: &mut Frames) {
@@ -82,28 +85,32 @@ impl Client {
             heartbeat_s: self.heartbeat().into(),
             limits: self.node.config.limits,
         })));
+        self.node.presences.entered(who.user);
+        self.node.cursors.seen(who.user, &who.device, now_ms());
         if let (Some(sid), Some(accounts)) = (who.sid, self.node.accounts.get()) {
             accounts.seen(sid, now_ms());
         }
         self.who = Some(Box::new(who));
         // entered, then asked: whoever ends the session adds it to the ended ones, then looks at who has entered
         self.check_revoked();
-        self.begin_attach(hello.epoch, hello.cursor);
+        self.begin_attach(hello);
     }
 
     fn attach_again(&mut self, hello: &Hello) {
-        self.begin_attach(hello.epoch, hello.cursor);
+        self.begin_attach(hello);
     }
 
-    fn begin_attach(&mut self, epoch: Option<u64>, cursor: Option<Seq>) {
+    fn begin_attach(&mut self, hello: &Hello) {
         let Some(who) = &self.who else { return };
         self.stage = Stage::Attaching;
+        self.told.hello(hello.rev);
+        self.outbox.close_receipts();
         let limits = &self.node.config.limits;
         let request = Attach {
             user: who.user,
             device: who.device.clone(),
-            epoch,
-            cursor,
+            epoch: hello.epoch,
+            cursor: hello.cursor,
             max_events: limits.window_events,
             max_bytes: limits.window_bytes,
         };
@@ -134,6 +141,10 @@ impl Client {
             Start::At(cursor, slice) => {
                 self.stage = Stage::Attached;
                 self.outbox.stream(attached.epoch);
+                if let Some(who) = &self.who {
+                    // what the client has by its own account is delivered, whoever wrote it to which socket
+                    self.node.receipts.acknowledged(who.user, Place { epoch: attached.epoch, seq: cursor });
+                }
                 let mut session = Session::new(Place { epoch: attached.epoch, seq: cursor }, &self.node.config.limits);
                 // the read it would ask for first is the one that came with the attach
                 session.next_step();
@@ -193,18 +204,50 @@ impl Client {
         });
     }
 
+    /// Reads the receipts the client is to be told, beside the connection.
+    pub(crate) fn read_receipts(&self, after: u64) {
+        let Some(who) = &self.who else { return };
+        let (node, outbox, user) = (Arc::clone(&self.node), Arc::clone(&self.outbox), who.user);
+        tokio::spawn(async move {
+            let receipts = match node.ports.store.receipts_since(user, after, RECEIPTS).await {
+                Ok(receipts) => Some(receipts),
+                Err(why) => {
+                    metrics::dropped("read_try", "store");
+                    tracing::debug!(%user, %why, "receipts could not be read and will be tried again");
+                    tokio::time::sleep(RETRY).await;
+                    None
+                }
+            };
+            outbox.answer(Answer::Receipts(receipts));
+        });
+    }
+
+    /// Receipts, read from the store.
+    pub(crate) fn receipts(&mut self, receipts: Option<Vec<Receipt>>, out: &mut Frames) {
+        let receipts = receipts.map(|receipts| {
+            for receipt in &receipts {
+                self.tell(ServerFrame::Receipt(*receipt), out);
+            }
+            (receipts.last().map(|last| last.rev), receipts.len() == RECEIPTS as usize)
+        });
+        self.told.read(receipts);
+    }
+
     /// The connection has ended: takes back what hello has entered.
     pub(crate) fn depart(&mut self, untaken: Inbox) {
         let Some(who) = self.who.take() else { return };
         self.node.metrics.sessions.decrement(1.0);
+        self.unwatch();
         if let (Some(sid), Some(accounts)) = (who.sid, self.node.accounts.get()) {
             accounts.seen(sid, now_ms());
         }
         self.node.sessions.leave(who.user, &self.outbox);
+        self.node.presences.left(who.user);
+        self.node.cursors.seen(who.user, &who.device, now_ms());
         let late = untaken.answers.into_iter().rev().find_map(|answer| match answer {
             Answer::Attached(attached) => attached.registration,
             Answer::Registered(registration) => Some(registration),
-            Answer::Slice(_) | Answer::Page(_) | Answer::Cursor(_) => None,
+            Answer::Slice(_) | Answer::Page(_) | Answer::Cursor(_) | Answer::Receipts(_) | Answer::Watched(_) => None,
         });
         // without a runtime the process is ending, and its lease with it
         if let (Some(registration), Ok(runtime)) = (late.or(who.registration), tokio::runtime::Handle::try_current()) {

@@ -5,9 +5,12 @@ mod hello;
 mod history;
 mod ping;
 mod posted;
+mod read;
 pub(crate) mod query;
 mod received;
 pub(crate) mod send;
+pub(crate) mod typing;
+pub(crate) mod watch;
 
 use protocol::frame::{ClientFrame, FrameError};
 use protocol::{CloseCode, ErrorCode};
@@ -23,6 +26,9 @@ impl Client {
             _ if self.who.is_none() => self.close_with(CloseCode::Unauthenticated),
             ClientFrame::Send(send) => self.send(send, out),
             ClientFrame::Received(seq) => self.received(seq),
+            ClientFrame::Read { conversation, position } => self.read_mark(conversation, position, out),
+            ClientFrame::Typing(to) => self.typing(to, out),
+            ClientFrame::Watch(users) => self.watch(users, out),
             ClientFrame::History { conversation, before, limit } => self.history(conversation, before, limit, out),
             ClientFrame::Conversations { before, limit } => self.conversations(before, limit, out),
             ClientFrame::Ping => self.application_ping(out),

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use protocol::frame::{FrameError, ServerFrame};
+use protocol::frame::{Conversation, FrameError, ServerFrame};
 use protocol::{ConversationId, ErrorCode, Position, UserId};
-use storage::store::{Store, StoreError};
+use storage::store::{Standing, Store, StoreError};
 
 use super::error;
 use crate::connection::Client;
@@ -111,7 +111,16 @@ pub(crate) async fn answer(store: &dyn Store, user: UserId, query: Query) -> Res
         }
         Query::Conversations(before, limit) => {
             let page = store.conversations(user, before, limit).await?;
-            Ok(ServerFrame::Conversations { last: page.messages, before: page.before })
+            let names: Vec<_> = page.messages.iter().map(|last| last.record.identity.conversation).collect();
+            let standings = store.standings(user, &names).await?;
+            let one = |(last, standing): (_, Standing)| Conversation {
+                last,
+                unread: standing.unread,
+                read: standing.read,
+                receipts: standing.others,
+            };
+            let conversations = page.messages.into_iter().zip(standings).map(one).collect();
+            Ok(ServerFrame::Conversations { conversations, before: page.before })
         }
     }
 }

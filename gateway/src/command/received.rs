@@ -29,6 +29,7 @@ impl Client {
         let moved = session.received(seq)?;
         if moved {
             self.node.cursors.acknowledged(who.user, &who.device, session.acked());
+            self.node.receipts.acknowledged(who.user, session.acked());
         }
         Ok(moved)
     }

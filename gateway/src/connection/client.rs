@@ -18,6 +18,9 @@ use storage::store::{Place, weight};
 use super::Handler;
 use super::clocks::{Clocks, Due, Pong};
 use crate::command::query::Queries;
+use crate::command::typing::Typed;
+use crate::command::watch::Watching;
+use crate::hints::Hints;
 use crate::lanes::Lanes;
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
@@ -25,6 +28,7 @@ use crate::outbound::{Frames, Framing};
 use crate::outbox::{Answer, Inbox, Outbox};
 use crate::session::{Session, Step};
 use crate::token::Claims;
+use crate::told::{Next, Told};
 use crate::wheel::Tick;
 
 /// Heartbeat of a stream, seconds: proxies forget a silent one sooner than a WebSocket.
@@ -73,6 +77,9 @@ pub struct Client {
     pub(crate) lanes: Option<Box<Lanes>>,
     /// Pages asked for and not answered.
     pub(crate) queries: Option<Box<Queries>>,
+    pub(crate) told: Told,
+    pub(crate) typed: Option<Box<Typed>>,
+    pub(crate) watching: Option<Box<Watching>>,
     bad_frames: u8,
     pub(crate) clocks: Clocks,
     pub(crate) close: Option<CloseCode>,
@@ -121,6 +128,9 @@ impl Client {
             listening: false,
             lanes: None,
             queries: None,
+            told: Told::default(),
+            typed: None,
+            watching: None,
             bad_frames: 0,
             clocks,
             close: None,
@@ -195,6 +205,8 @@ impl Client {
                 Answer::Slice(slice) => self.slice(slice, out),
                 Answer::Page(page) => self.page(&page, out),
                 Answer::Cursor(cursor) => self.cursor_elsewhere(cursor),
+                Answer::Receipts(receipts) => self.receipts(receipts, out),
+                Answer::Watched(watches) => self.watched(&watches),
             }
         }
         for posted in inbox.posted {
@@ -214,6 +226,9 @@ impl Client {
             }
             session.heard_of(inbox.heard_of.seq);
         }
+        if let Some(hints) = inbox.hints {
+            self.hints(*hints, out);
+        }
         if let Some(ms) = inbox.move_after_ms {
             out.server(&ServerFrame::Move { after_ms: ms.into() });
         }
@@ -225,6 +240,46 @@ impl Client {
         }
         if inbox.tick {
             self.tick(out);
+        }
+    }
+
+    /// Hints that waited; receipts ascending by revision, as they are told.
+    fn hints(&mut self, hints: Hints, out: &mut Frames) {
+        let mut receipts = hints.receipts;
+        receipts.sort_unstable_by_key(|receipt| receipt.rev);
+        for receipt in receipts {
+            self.told.pushed(receipt.rev);
+            self.tell(ServerFrame::Receipt(receipt), out);
+        }
+        for (conversation, from) in hints.typing {
+            self.tell(ServerFrame::Typing { conversation, from }, out);
+        }
+        for (user, presence) in hints.presence {
+            self.tell(ServerFrame::Presence { user, presence }, out);
+        }
+        if let Some(missed) = hints.missed {
+            self.told.missed(missed);
+        }
+    }
+
+    /// Writes a frame that is a hint.
+    pub(crate) fn tell(&self, frame: ServerFrame, out: &mut Frames) {
+        self.node.metrics.hints.increment(1);
+        out.server(&frame);
+    }
+
+    /// Reads receipts that are due, or opens the outbox to pushed ones. Called when the socket has taken everything.
+    fn next_receipts(&mut self) {
+        match self.told.next_step() {
+            Next::Wait => {}
+            Next::Read(after) => self.read_receipts(after),
+            Next::Open => {
+                let missed = self.outbox.open_receipts();
+                self.told.opened(missed);
+                if missed.is_some() {
+                    self.next_receipts();
+                }
+            }
         }
     }
 
@@ -281,7 +336,11 @@ impl Client {
             let Some(session) = &mut self.session else { return };
             match session.next_step() {
                 Step::Read { after, max_events, max_bytes } => self.read_on(after, max_events, max_bytes),
-                Step::Live(head) => out.server(&ServerFrame::Live(head)),
+                Step::Live(head) => {
+                    out.server(&ServerFrame::Live(head));
+                    self.told.live();
+                    self.outbox.live();
+                }
                 Step::Wait => {
                     let listens = session.listens();
                     if listens == self.listening {
@@ -309,7 +368,8 @@ impl Handler for Client {
 
     fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames) {
         self.outbox.register(cx.waker());
-        let inbox = self.outbox.take();
+        // while the socket does not take what there is, hints wait: they only replace each other
+        let inbox = if self.drained { self.outbox.take() } else { self.outbox.take_all_but_hints() };
         if let Some(hello) = self.greeting.take() {
             self.command(ClientFrame::Hello(*hello), out);
         }
@@ -364,9 +424,13 @@ impl Handler for Client {
         self.node.metrics.bytes_out.increment(bytes as u64);
         let now = self.node.wheel.now();
         let limit = Tick::try_from(self.node.config.stall_deadline.as_secs()).unwrap_or(20);
+        if all && !std::mem::replace(&mut self.drained, all) {
+            self.outbox.wake_for_hints();
+        }
         self.drained = all;
         if all {
             self.next_query();
+            self.next_receipts();
         }
         if all && self.is_stream() {
             // nobody answers a heartbeat: that it was taken is the sign of life
@@ -400,5 +464,15 @@ impl Drop for Client {
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
         let untaken = self.outbox.gone();
         self.depart(untaken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_idle_client_is_small() {
+        // what it only has while it uses it is behind a pointer
+        assert!(std::mem::size_of::<super::Client>() <= 240);
+        assert!(std::mem::size_of::<super::Outbox>() <= 224);
     }
 }

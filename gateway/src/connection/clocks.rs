@@ -6,8 +6,10 @@ use crate::wheel::Tick;
 const PINGS_ANSWERED_MAX: u16 = 20;
 /// Pings in one second after which the connection is closed.
 const PINGS_MAX: u16 = 200;
-/// Errors, application pings and stale acknowledgements in one second after which the connection is closed.
+/// Errors, application pings, watches, needless typing and stale acknowledgements in one second after which the connection is closed.
 const GRUMBLES_MAX: u16 = 200;
+/// Read marks taken in one second.
+const READ_MARKS_MAX: u16 = 100;
 /// How long a peer has to answer our close frame, seconds.
 const CLOSE_WAIT: Tick = 2;
 
@@ -52,6 +54,7 @@ pub struct Clocks {
     pings: u16,
     rate_refusals: u16,
     grumbles: u16,
+    read_marks: u16,
 }
 
 impl Clocks {
@@ -119,6 +122,13 @@ impl Clocks {
         u32::from(self.rate_refusals) <= max
     }
 
+    /// A read mark has come; false: too many in this second.
+    pub fn read_mark(&mut self, now: Tick) -> bool {
+        self.rate(now);
+        self.read_marks = self.read_marks.saturating_add(1);
+        self.read_marks <= READ_MARKS_MAX
+    }
+
     /// Work for nothing (errors, pings, stale acknowledgements); false: too much of it.
     pub fn grumble(&mut self, now: Tick) -> bool {
         self.rate(now);
@@ -129,7 +139,8 @@ impl Clocks {
     /// Counts begin anew each second.
     fn rate(&mut self, now: Tick) {
         if self.rate_tick != now {
-            (self.rate_tick, self.pings, self.rate_refusals, self.grumbles) = (now, 0, 0, 0);
+            (self.rate_tick, self.pings, self.rate_refusals) = (now, 0, 0);
+            (self.grumbles, self.read_marks) = (0, 0);
         }
     }
 

@@ -1,5 +1,6 @@
-//! HTTP beside the socket: health, metrics, the plain page, the API under `/v1`, and in development mode tokens for the asking.
+//! HTTP beside the socket: health, metrics, the web chat, the API under `/v1`, and in development mode tokens for the asking.
 
+mod chat;
 mod dev;
 pub(crate) mod headers;
 mod page;
@@ -21,9 +22,7 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// The routes of one gateway.
 pub fn routes(node: &Arc<Gateway>, metrics: RenderMetrics) -> Router {
     let mut routes = Router::new()
-        .route("/", get(page::html))
-        .route("/page.js", get(page::script))
-        .route("/page.css", get(page::style))
+        .merge(chat::routes())
         .route("/docs", get(v1::openapi::docs_html))
         .route("/docs.js", get(v1::openapi::docs_script))
         .route("/docs.css", get(v1::openapi::docs_style))

@@ -177,6 +177,7 @@ impl Device {
             ServerFrame::Welcome(welcome) => self.attached(welcome),
             ServerFrame::Reauth
             | ServerFrame::Pong
+            | ServerFrame::Receipt(_)
             | ServerFrame::Page(_)
             | ServerFrame::Conversations(_)
             | ServerFrame::Other => {}

@@ -10,7 +10,7 @@ use loadtest::frame::Encoding;
 use loadtest::prepare::{self, TokenSource};
 use loadtest::process::Process;
 use loadtest::scenario::expect::Expectation;
-use loadtest::scenario::{Body, Scenario, Span, check, duration};
+use loadtest::scenario::{Body, Reads, Scenario, Span, check, duration};
 use loadtest::tls::Authority;
 
 /// Where, who, how many, and what is made of it.
@@ -65,6 +65,9 @@ pub(crate) struct Options {
     /// The bytes of every body, instead of a distribution.
     #[arg(long)]
     pub(crate) body: Option<usize>,
+    /// Devices acknowledge and read what they were shown, so long after the first of it.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    read: Option<Duration>,
     /// How many people each user writes to; 1: users come in pairs.
     #[arg(long)]
     pub(crate) contacts: Option<usize>,
@@ -125,6 +128,7 @@ impl Options {
         scenario.connect.at_once = self.handshakes.unwrap_or(scenario.connect.at_once);
         scenario.connect.rate = self.connect_rate.or(scenario.connect.rate);
         scenario.contacts.count = self.contacts.unwrap_or(scenario.contacts.count);
+        scenario.reads = self.read.map(|every| Reads { every: Span(every) }).or(scenario.reads);
         if let Some(bytes) = self.body {
             scenario.body = Body { median: bytes, spread: 0.0, least: bytes.min(16), most: bytes };
         }

@@ -14,6 +14,7 @@ use super::Crew;
 use super::control::{Control, Want};
 use super::echo::Echoes;
 use super::offence::Fault;
+use super::reads::Reading;
 use crate::actor::Outbox;
 use crate::client::{Client, ClientError, Target};
 use crate::frame::Hello;
@@ -30,6 +31,7 @@ pub(super) struct Lane {
     pub(super) rng: StdRng,
     pub(super) outbox: Outbox,
     pub(super) echoes: Echoes,
+    pub(super) reading: Reading,
     pub(super) window: usize,
     /// The last `seq` that was shown; `None` until the first live.
     pub(super) cursor: Option<u64>,
@@ -57,6 +59,7 @@ impl Lane {
             rng: StdRng::seed_from_u64(seed),
             outbox: Outbox::default(),
             echoes: Echoes::default(),
+            reading: Reading::default(),
             window: 1,
             cursor: None,
             epoch: None,

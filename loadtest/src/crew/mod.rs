@@ -10,6 +10,7 @@ mod lane;
 mod ledger;
 mod meters;
 mod offence;
+mod reads;
 mod serve;
 
 use std::net::Ipv4Addr;
@@ -107,6 +108,7 @@ struct Crew {
     meters: Meters,
     book: Book,
     bodies: Bodies,
+    reads: reads::Reads,
     handshakes: Option<Arc<Semaphore>>,
     began: Instant,
     /// When the load began and when measuring begins, on the crew's clock.
@@ -135,6 +137,7 @@ impl Crew {
             meters: Meters::default(),
             book: Book::new(count, &scenario.contacts),
             bodies,
+            reads: reads::Reads::default(),
             handshakes,
             began: Instant::now(),
             load_began_us: AtomicU64::new(0),

@@ -45,6 +45,7 @@ impl Lane {
                 self.absent_until_us = self.crew.now_us();
             }
             self.send_due(client, control).await?;
+            self.read_due(client).await?;
             let wake_at = self.wake_at()?;
             let wake = async {
                 match wake_at {
@@ -106,7 +107,7 @@ impl Lane {
         if give_up.is_some_and(|at| now >= at) {
             return Err(ClientError::Socket(format!("no answer for {ANSWER_DEADLINE:?}")));
         }
-        Ok([hold, give_up, self.echoes.next_at()].into_iter().flatten().min())
+        Ok([hold, give_up, self.echoes.next_at(), self.reading.due_at].into_iter().flatten().min())
     }
 
     async fn on_frame(&mut self, client: &mut Client, control: &Control, frame: ServerFrame) -> Result<(), ClientError> {
@@ -122,6 +123,7 @@ impl Lane {
             ServerFrame::Refused(refused) => self.on_refused(&refused),
             ServerFrame::Error(ErrorFrame { id: Some(id), retry_after_ms, .. }) => self.put_back(id, retry_after_ms),
             ServerFrame::Error(error) => return Err(ClientError::Refused(error)),
+            ServerFrame::Receipt(receipt) => self.on_receipt(&receipt),
             ServerFrame::Live { head } => self.went_live(control, head),
             ServerFrame::Resync(resync) => {
                 let (reason, head, cursor, stream) = (resync.reason, resync.head, self.cursor, self.stream());
@@ -223,6 +225,7 @@ impl Lane {
             self.check_order(event, (stream, number));
         }
         self.measure(shown, stream);
+        self.shown(event.from, &event.conversation, event.position);
     }
 
     /// Within a conversation positions rise, and so do the numbers of each stream.
@@ -255,7 +258,7 @@ impl Lane {
         }
     }
 
-    async fn acknowledge(&mut self, client: &mut Client) -> Result<(), ClientError> {
+    pub(super) async fn acknowledge(&mut self, client: &mut Client) -> Result<(), ClientError> {
         self.unacknowledged_bytes = 0;
         match self.cursor {
             Some(cursor) if cursor > self.acknowledged => {

@@ -91,6 +91,7 @@ mod tests {
         let frames = [
             ("send", ClientFrame::Send(Send { id, to: "u:43", kind: "text", body: Body { text: "hi" } })),
             ("received", ClientFrame::Received { seq: 18 }),
+            ("read", ClientFrame::Read { conversation: "d:42:43", position: "281474976710674" }),
             ("history", ClientFrame::History { conversation: "d:42:43", before: Some("281474976710674"), limit: 100 }),
             ("conversations", ClientFrame::Conversations { before: None, limit: 10 }),
             ("ping", ClientFrame::Ping),

@@ -5,7 +5,8 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::{
-    ClientFrame, Conversations, ErrorFrame, Event, EventKind, Limits, Page, Refused, Resync, ServerFrame, Summary, Text, Welcome,
+    ClientFrame, Conversations, ErrorFrame, Event, EventKind, Limits, Page, Receipt, Refused, Resync, ServerFrame, Summary, Text,
+    Welcome,
 };
 use v1::client_frame as client;
 use v1::server_frame as server;
@@ -36,6 +37,9 @@ pub(super) fn write(frame: &ClientFrame<'_>) -> Result<Vec<u8>, String> {
             body: Some(client::send::Body::Text(send.body.text.to_owned())),
             reply_to: None,
         }),
+        ClientFrame::Read { conversation, position } => {
+            client::Frame::Read(client::Read { conversation: (*conversation).to_owned(), position: number(position)? })
+        }
         ClientFrame::Received { seq } => client::Frame::Received(client::Received { seq: *seq }),
         ClientFrame::History { conversation, before, limit } => client::Frame::History(client::History {
             conversation: (*conversation).to_owned(),
@@ -98,7 +102,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<ServerFrame, String> {
         Some(server::Frame::Move(server::Move { after_ms })) => ServerFrame::Move { after_ms },
         Some(server::Frame::Reauth(_)) => ServerFrame::Reauth,
         Some(server::Frame::Pong(_)) => ServerFrame::Pong,
-        Some(server::Frame::Receipt(_) | server::Frame::Typing(_) | server::Frame::Presence(_)) | None => ServerFrame::Other,
+        Some(server::Frame::Receipt(v1::Receipt { conversation, member, delivered, read, rev })) => {
+            ServerFrame::Receipt(Receipt { conversation, member, delivered, read, rev })
+        }
+        Some(server::Frame::Typing(_) | server::Frame::Presence(_)) | None => ServerFrame::Other,
     })
 }
 
@@ -133,7 +140,7 @@ fn to_event(event: v1::Event) -> Result<Event, String> {
 
 fn to_summary(summary: server::Summary) -> Result<Summary, String> {
     let last = summary.last.ok_or("a conversation without its last message")?;
-    Ok(Summary { conversation: summary.conversation, last: to_event(last)? })
+    Ok(Summary { conversation: summary.conversation, last: to_event(last)?, unread: summary.unread })
 }
 
 fn to_id(bytes: &[u8]) -> Result<Uuid, String> {

@@ -63,6 +63,8 @@ pub struct Scenario {
     pub offline: Option<Offline>,
     /// Sends are repeated though they were answered.
     pub retry: Option<Retry>,
+    /// Receivers say what they have read.
+    pub reads: Option<Reads>,
     /// Something is done to the server.
     pub fault: Option<Fault>,
     /// What must hold, or the run fails: `delivered.p99 < 100ms`.
@@ -221,6 +223,14 @@ pub struct Retry {
     pub share: f64,
     /// Each of them is sent so often in all.
     pub copies: u32,
+}
+
+/// Devices acknowledge and read what they were shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reads {
+    /// So long after the first message that is not read, all of it is.
+    pub every: Span,
 }
 
 /// A command that does something to the server while the load runs; it is given by `--fault-command`.

@@ -23,12 +23,16 @@ pub(super) fn send<R>(
 ) -> Result<ClientFrame, FrameError> {
     let id = id.ok_or_else(|| missing("id"))?.map_err(|why| error(ErrorCode::BadId, Some("id"), &why.to_string()))?;
     let send = || {
-        let to = recipient(fields.to.ok_or_else(|| missing("to"))?);
-        let to =
-            to.map_err(|_| error(ErrorCode::BadRecipient, Some("to"), "\"to\" is \"u:<user>\" or \"d:<lower>:<higher>\""))?;
+        let to = to(fields.to, recipient)?;
         Ok(ClientFrame::Send(Send { id, to, content: text(fields.text?)?, reply_to: fields.reply_to? }))
     };
     send().map_err(|why| with_id(why, Some(id)))
+}
+
+/// To whom something goes.
+pub(super) fn to<R>(named: Option<R>, recipient: impl FnOnce(R) -> Result<Recipient, IdError>) -> Result<Recipient, FrameError> {
+    let bad = |_| error(ErrorCode::BadRecipient, Some("to"), "\"to\" is \"u:<user>\" or \"d:<lower>:<higher>\"");
+    recipient(named.ok_or_else(|| missing("to"))?).map_err(bad)
 }
 
 fn text(text: String) -> Result<Content, FrameError> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use prost::Message as _;
 use protocol::codec::proto::v1;
 use protocol::codec::proto::v1::client_frame::{self as wire, Frame};
-use protocol::frame::{ClientFrame, FrameError, Recipient, ResyncReason, Send, ServerFrame, Welcome};
+use protocol::frame::{ClientFrame, Conversation, FrameError, Presence, Recipient, ResyncReason, Send, ServerFrame, Welcome};
 use protocol::limits::Limits;
+use protocol::receipt::{Marks, Receipt};
 use protocol::record::{BodyHash, Content, Event, EventBody, Identity, Message, Record, Refusal, ReplyTo};
 use protocol::{ConversationId, ErrorCode, MessageId, Position, UserId};
 use serde_json::{Value, json};
@@ -71,8 +72,25 @@ pub(super) fn said() -> BTreeMap<&'static str, Said> {
         ),
         ("page", page(vec![message(43, "hi", 0, false), message(42, "and you", 1, false)], Some(position(0)))),
         ("page, empty", page(vec![], None)),
-        ("conversations", ServerFrame::Conversations { last: vec![message(43, "hi", 0, false)], before: None }),
-        ("conversations, none", ServerFrame::Conversations { last: vec![], before: Some(Position::from_stored(7)) }),
+        ("conversations", conversations(0, Position::default(), Marks::default())),
+        (
+            "conversations, with receipts",
+            conversations(
+                3,
+                Position::from_stored(281_474_976_710_600),
+                Marks { delivered: position(0), read: Position::default() },
+            ),
+        ),
+        ("conversations, none", ServerFrame::Conversations { conversations: vec![], before: Some(Position::from_stored(7)) }),
+        ("receipt", receipt()),
+        ("typing", ServerFrame::Typing { conversation: conversation(), from: user(43) }),
+        ("presence", presence(Presence::Online)),
+        ("presence, away", presence(Presence::Offline { last_seen_ms: Some(AT_MS) })),
+        ("presence, never", presence(Presence::Offline { last_seen_ms: None })),
+        (
+            "error, too many",
+            ServerFrame::Error { error: error(ErrorCode::TooMany, Some("users"), "at most 200", None), retry_after_ms: None },
+        ),
         ("resync", ServerFrame::Resync { epoch: 1, head: 812, floor: 301, reason: ResyncReason::BelowFloor }),
         ("move", ServerFrame::Move { after_ms: 3200 }),
         ("reauth", ServerFrame::Reauth { before_ms: AT_MS }),
@@ -108,6 +126,23 @@ fn refused(code: ErrorCode, field: Option<&str>, retry_after_ms: Option<u64>) ->
     ServerFrame::Refused { id: id(), code, field: field.map(str::to_owned), retry_after_ms }
 }
 
+fn conversations(unread: u32, read: Position, other: Marks) -> ServerFrame {
+    let last = message(43, "hi", 0, false);
+    ServerFrame::Conversations {
+        conversations: vec![Conversation { last, unread, read, receipts: vec![(user(43), other)] }],
+        before: None,
+    }
+}
+
+fn receipt() -> ServerFrame {
+    let marks = Marks { delivered: position(0), read: Position::from_stored(281_474_976_710_673) };
+    ServerFrame::Receipt(Receipt { conversation: conversation(), member: user(43), marks, rev: 908 })
+}
+
+fn presence(presence: Presence) -> ServerFrame {
+    ServerFrame::Presence { user: user(43), presence }
+}
+
 fn page(messages: Vec<Arc<Message>>, before: Option<Position>) -> ServerFrame {
     ServerFrame::Page { conversation: conversation(), messages, before }
 }
@@ -117,7 +152,7 @@ pub(super) fn json(frame: &ClientFrame) -> Value {
     let mut value = match frame {
         ClientFrame::Hello(hello) => json!({
             "type": "hello", "token": hello.token, "device": hello.device.as_ref().map(ToString::to_string),
-            "epoch": hello.epoch.map(|epoch| epoch.to_string()), "cursor": hello.cursor, "version": hello.version,
+            "epoch": hello.epoch.map(|epoch| epoch.to_string()), "cursor": hello.cursor, "version": hello.version, "rev": hello.rev.map(|rev| rev.to_string()),
         }),
         ClientFrame::Send(send) => send_json(send),
         ClientFrame::Received(seq) => json!({"type": "received", "seq": seq}),
@@ -127,18 +162,29 @@ pub(super) fn json(frame: &ClientFrame) -> Value {
         ClientFrame::Conversations { before, limit } => {
             json!({"type": "conversations", "before": before.map(|at| at.to_string()), "limit": limit})
         }
+        ClientFrame::Read { conversation, position } => {
+            json!({"type": "read", "conversation": conversation.to_string(), "position": position.to_string()})
+        }
+        ClientFrame::Typing(to) => json!({"type": "typing", "to": named(*to)}),
+        ClientFrame::Watch(users) => {
+            json!({"type": "watch", "users": users.iter().map(ToString::to_string).collect::<Vec<_>>()})
+        }
         ClientFrame::Ping => json!({"type": "ping"}),
     };
     value.as_object_mut().unwrap().retain(|_, field| !field.is_null());
     value
 }
 
-fn send_json(send: &Send) -> Value {
-    let Content::Text(text) = &send.content;
-    let to = match send.to {
+fn named(to: Recipient) -> String {
+    match to {
         Recipient::User(user) => format!("u:{user}"),
         Recipient::Conversation(conversation) => conversation.to_string(),
-    };
+    }
+}
+
+fn send_json(send: &Send) -> Value {
+    let Content::Text(text) = &send.content;
+    let to = named(send.to);
     let reply_to = send.reply_to.map(|reply| json!({"from": reply.from.to_string(), "id": reply.id.to_string()}));
     json!({"type": "send", "id": send.id.to_string(), "to": to, "kind": "text", "body": {"text": text}, "reply_to": reply_to})
 }
@@ -152,7 +198,7 @@ pub(super) fn proto(frame: &ClientFrame) -> Vec<u8> {
             epoch: hello.epoch,
             cursor: hello.cursor,
             version: hello.version,
-            rev: None,
+            rev: hello.rev,
         }),
         ClientFrame::Send(send) => send_proto(send),
         ClientFrame::Received(seq) => Frame::Received(wire::Received { seq: *seq }),
@@ -164,6 +210,16 @@ pub(super) fn proto(frame: &ClientFrame) -> Vec<u8> {
         ClientFrame::Conversations { before, limit } => {
             Frame::Conversations(wire::Conversations { before: before.map(Position::get), limit: *limit })
         }
+        ClientFrame::Read { conversation, position } => {
+            Frame::Read(wire::Read { conversation: conversation.to_string(), position: position.get() })
+        }
+        ClientFrame::Typing(to) => Frame::Typing(wire::Typing {
+            to: Some(match to {
+                Recipient::User(user) => wire::typing::To::User(user.get()),
+                Recipient::Conversation(conversation) => wire::typing::To::Conversation(conversation.to_string()),
+            }),
+        }),
+        ClientFrame::Watch(users) => Frame::Watch(wire::Watch { users: users.iter().map(|user| user.get()).collect() }),
         ClientFrame::Ping => Frame::Ping(wire::Ping {}),
     };
     v1::ClientFrame { frame: Some(frame) }.encode_to_vec()

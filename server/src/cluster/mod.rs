@@ -27,6 +27,7 @@ use router::submit::kafka::KafkaSubmit;
 use storage::lag::Lag;
 use storage::link::{self, Credentials, Inbox, LinkDeliver};
 use storage::push::Deliver;
+use storage::receipt::NotKept;
 use storage::store::postgres::PostgresStore;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -150,6 +151,8 @@ async fn stand_up(
     let ports = Ports {
         submit: Arc::new(KafkaSubmit::new(&log).heeding(members.clone())),
         registry: registry.clone(),
+        // docs/decisions/0011-receipts.md: a cluster keeps none yet
+        marks: Arc::new(NotKept),
         store: store.clone(),
         lag: Some(Arc::new(lag)),
         links: Some(Arc::clone(&links) as _),

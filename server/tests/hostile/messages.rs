@@ -6,7 +6,7 @@ use crate::{Deed, Row, row};
 /// Stands in bodies and must never stand in the log.
 pub(crate) const MARKER: &str = "DROP TABLE users";
 
-fn says(of: u8, what: &str, frame: &str, words: &'static [&'static str]) -> Row {
+pub(crate) fn says(of: u8, what: &str, frame: &str, words: &'static [&'static str]) -> Row {
     row(of, what, Deed::Answered { send: client_frame(0x81, frame.as_bytes()), words })
 }
 

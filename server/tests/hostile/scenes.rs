@@ -9,11 +9,11 @@ use crate::messages::{MARKER, id};
 use crate::raw::{Raw, Server, client_frame};
 use crate::{Deed, Row, Setting, USER, row};
 
-fn scene(of: u8, on: Setting, what: &str, play: fn(&Server), counter: &str) -> Row {
+pub(crate) fn scene(of: u8, on: Setting, what: &str, play: fn(&Server), counter: &str) -> Row {
     Row { on, counter: counter.to_owned(), ..row(of, what, Deed::Scene(play)) }
 }
 
-fn closed(code: u16) -> String {
+pub(crate) fn closed(code: u16) -> String {
     format!("switchboard_closed_total{{code=\"{code}\"}}")
 }
 
@@ -51,7 +51,7 @@ fn hello(server: &Server, user: u64, fields: &str) -> String {
     format!(r#"{{"type":"hello","token":"{}"{fields}}}"#, server.token(user))
 }
 
-fn send(id: &str, to: &str, text: &str) -> String {
+pub(crate) fn send(id: &str, to: &str, text: &str) -> String {
     format!(r#"{{"type":"send","id":"{id}","to":"{to}","kind":"text","body":{{"text":{}}}}}"#, serde_json::json!(text))
 }
 

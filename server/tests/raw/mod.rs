@@ -223,6 +223,11 @@ impl Raw {
         raw
     }
 
+    /// Waits no longer than this for a frame from now on.
+    pub(crate) fn patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("a timeout");
+    }
+
     /// A ping of the application.
     pub(crate) fn ping(&mut self) {
         match self.encoding {
@@ -347,8 +352,18 @@ impl Raw {
         self.seen.clear();
     }
 
-    /// The next frame that is no event.
+    /// The next frame that is no event and no hint.
     pub(crate) fn answer(&mut self) -> String {
+        loop {
+            let text = self.answer_or_hint();
+            if !["receipt", "typing", "presence"].iter().any(|kind| text.starts_with(&format!(r#"{{"type":"{kind}""#))) {
+                return text;
+            }
+        }
+    }
+
+    /// The next text frame that is no event.
+    pub(crate) fn answer_or_hint(&mut self) -> String {
         loop {
             let text = self.until("");
             if !text.starts_with(r#"{"type":"event""#) {

@@ -198,6 +198,11 @@ impl Store for FaultyStore {
         self.databases.of(owner).known_epoch(owner)
     }
 
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
+        let shard = self.databases.shards.of(owner);
+        read!(self, shard, "before reading positions", last_positions(owner, conversations))
+    }
+
     async fn retain(&self, _cutoff: Cutoff) -> Result<Retained, StoreError> {
         Ok(Retained::default())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use protocol::plant::{Bug, planted};
-use protocol::{ErrorCode, Position};
+use protocol::{ErrorCode, Position, UserId};
 use router::expand::{ShardId, Shards, expand};
 use router::registry::{NodeId, Nodes, Registry};
 use router::submit::{Outcome, Report};
@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 
 use super::meters::Meters;
 use super::queue::Waiting;
-use crate::push::{Deliver, Push, Wake};
+use crate::push::{Deliver, Push, ReceiptPush, Wake};
+use crate::receipt::{self, Mark, Raised, ReceiptRow};
 use crate::sequence::{self, Arrival, Placed, Plan};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Checkpoint, Commit, StoreError};
@@ -38,9 +39,11 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Takes one batch all the way.
-    pub(super) fn turn(&mut self, batch: &mut Vec<Waiting>) -> Result<(), Stopped> {
+    pub(super) fn turn(&mut self, batch: &mut Vec<Waiting>, marks: &mut Vec<Mark>) -> Result<(), Stopped> {
         let start = Instant::now();
-        self.meters.records.record(batch.len() as f64);
+        if !batch.is_empty() {
+            self.meters.records.record(batch.len() as f64);
+        }
         let (arrivals, mut reports) = self.arrivals(batch, start);
         let mut plan = match self.sequence(arrivals) {
             Ok(plan) => plan,
@@ -51,21 +54,23 @@ impl Worker {
                 return Ok(());
             }
         };
-        let early = planted(Bug::LookUpBeforeCommit).then(|| self.look_up(&plan));
+        let mut raised = self.raise(std::mem::take(marks), plan.placed.len() as u64);
+        let early = planted(Bug::LookUpBeforeCommit).then(|| self.look_up(plan.rows.iter().map(|row| row.owner).collect()));
         if planted(Bug::AckBeforeDurable) {
             self.settle(&plan.placed, std::mem::take(&mut reports));
         }
         let sequenced = Instant::now();
         self.meters.sequence.record(sequenced - start);
-        self.commit(&mut plan)?;
+        self.commit(&mut plan, &mut raised)?;
         let committed = Instant::now();
         self.meters.commit.record(committed - sequenced);
         // Commit, then look up: whoever registers after this reads what has been committed
-        let nodes = early.unwrap_or_else(|| self.look_up(&plan));
+        let nodes = early.unwrap_or_else(|| self.look_up(plan.rows.iter().map(|row| row.owner).collect()));
         let woken = self.push(&mut plan, nodes);
+        let told = self.push_receipts(&raised.rows);
         self.settle(&plan.placed, reports);
         // connections wake now, once, for their events and their reports
-        drop(woken);
+        drop((woken, told));
         self.meters.deliver.record(committed.elapsed());
         Ok(())
     }
@@ -102,18 +107,47 @@ impl Worker {
         Ok(sequence::plan(arrivals, &mut known, &mut heads))
     }
 
-    /// Makes the plan durable. A plan that changes nothing (only repeats) is durable already.
-    fn commit(&mut self, plan: &mut Plan) -> Result<(), Stopped> {
-        if plan.rows.is_empty() && plan.keys.is_empty() {
+    /// What the marks change. Their revisions are the places behind those of the batch's attempts.
+    fn raise(&self, marks: Vec<Mark>, attempts: u64) -> Raised {
+        if marks.is_empty() {
+            return Raised::default();
+        }
+        self.meters.marks.increment(marks.len() as u64);
+        let keys = receipt::keys_of(&marks);
+        match self.store.receipts_blocking(&keys) {
+            Ok(rows) => {
+                let known = keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect();
+                let first = self.checkpoint.offset + attempts;
+                receipt::raise(&marks, &known, |nth| Position::new(self.log_epoch, first + nth).get())
+            }
+            // deliveries are derived again, reads come again with the next hello
+            Err(error) => {
+                tracing::error!(%error, marks = marks.len(), "receipts cannot be read; marks are dropped");
+                self.meters.marks_lost.increment(marks.len() as u64);
+                Raised::default()
+            }
+        }
+    }
+
+    /// Makes the plan durable, and the receipts with it. A plan that changes nothing (only repeats) is durable already.
+    fn commit(&mut self, plan: &mut Plan, raised: &mut Raised) -> Result<(), Stopped> {
+        let receipts_only = plan.rows.is_empty() && plan.keys.is_empty();
+        if receipts_only && raised.rows.is_empty() && raised.through.is_empty() {
             return Ok(());
         }
+        if receipts_only {
+            self.meters.mark_commits.increment(1);
+        }
+        self.meters.receipts.increment(raised.rows.len() as u64);
         let commit = Commit {
             expect: self.checkpoint,
-            next_offset: self.checkpoint.offset + plan.placed.len() as u64,
+            next_offset: self.checkpoint.offset + plan.placed.len() as u64 + raised.revisions,
             fingerprint: 0,
             rows: std::mem::take(&mut plan.rows),
             keys: std::mem::take(&mut plan.keys),
             high_waters: Vec::new(),
+            receipts: std::mem::take(&mut raised.rows),
+            through: std::mem::take(&mut raised.through),
         };
         self.store.commit_blocking(SHARD, &commit).map_err(|error| {
             self.store.fail(&format!("a commit failed: {error}"));
@@ -121,12 +155,12 @@ impl Worker {
         })?;
         self.checkpoint.offset = commit.next_offset;
         plan.rows = commit.rows;
+        raised.rows = commit.receipts;
         Ok(())
     }
 
-    /// Nodes of each row's owner. Without an answer nobody is told now; the heads heal it.
-    fn look_up(&self, plan: &Plan) -> Vec<Nodes> {
-        let owners: Vec<_> = plan.rows.iter().map(|row| row.owner).collect();
+    /// Nodes of each owner. Without an answer nobody is told now; the heads heal it.
+    fn look_up(&self, owners: Vec<UserId>) -> Vec<Nodes> {
         if owners.is_empty() {
             return Vec::new();
         }
@@ -149,6 +183,21 @@ impl Worker {
             }
         }
         by_node.into_iter().map(|(node, pushes)| self.deliver.push(node, pushes)).collect()
+    }
+
+    fn push_receipts(&self, rows: &[ReceiptRow]) -> Vec<Box<dyn Wake>> {
+        let nodes = self.look_up(rows.iter().map(|row| row.owner).collect());
+        let mut by_node: Vec<(NodeId, Vec<ReceiptPush>)> = Vec::new();
+        for (row, nodes) in rows.iter().zip(nodes) {
+            for node in nodes {
+                let push = ReceiptPush { owner: row.owner, epoch: self.stream_epoch, receipt: row.receipt };
+                match by_node.iter_mut().find(|(known, _)| *known == node) {
+                    Some((_, pushes)) => pushes.push(push),
+                    None => by_node.push((node, vec![push])),
+                }
+            }
+        }
+        by_node.into_iter().map(|(node, pushes)| self.deliver.receipts(node, pushes)).collect()
     }
 
     fn settle(&self, placed: &[Placed], reports: Vec<Report>) {

@@ -15,6 +15,12 @@ pub(super) struct Meters {
     /// Registry look-up, push and reports.
     pub(super) deliver: Histogram,
     pub(super) repeats: Counter,
+    /// Marks that were worked in, and receipts that they changed.
+    pub(super) marks: Counter,
+    pub(super) marks_lost: Counter,
+    pub(super) receipts: Counter,
+    /// Commits that had nothing but receipts: what they cost in fsyncs.
+    pub(super) mark_commits: Counter,
     pub(super) lookups_failed: Counter,
 }
 
@@ -29,6 +35,10 @@ impl Meters {
             commit: stage("commit"),
             deliver: stage("deliver"),
             repeats: counter!("switchboard_repeats_total"),
+            marks: counter!("switchboard_marks_total"),
+            marks_lost: counter!("switchboard_drops_total", "what" => "mark", "why" => "store"),
+            receipts: counter!("switchboard_receipts_changed_total"),
+            mark_commits: counter!("switchboard_receipt_commits_total"),
             lookups_failed: counter!("switchboard_registry_errors_total"),
         }
     }

@@ -15,6 +15,7 @@ use router::submit::{Outcome, Report, Submit};
 use tokio::runtime::Handle;
 
 use crate::push::Deliver;
+use crate::receipt::{Mark, TakeMarks};
 use crate::store::StoreError;
 use crate::store::embedded::EmbeddedStore;
 
@@ -37,11 +38,22 @@ pub struct Limits {
     pub batch_records: usize,
     /// Bytes in a batch.
     pub batch_bytes: usize,
+    /// Marks of receipts that may wait; more are given back.
+    pub queue_marks: usize,
+    /// Marks in a batch.
+    pub batch_marks: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queue_records: 16_384, queue_bytes: 64 << 20, batch_records: 1024, batch_bytes: 4 << 20 }
+        Self {
+            queue_records: 16_384,
+            queue_bytes: 64 << 20,
+            batch_records: 1024,
+            batch_bytes: 4 << 20,
+            queue_marks: 65_536,
+            batch_marks: 256,
+        }
     }
 }
 
@@ -103,10 +115,10 @@ impl Cycle {
         let leave = Leave(Arc::clone(&queue));
         let run = move || {
             let queue = &leave.0;
-            let mut batch = Vec::new();
-            while let Some(behind) = queue.take(&mut batch) {
+            let (mut batch, mut marks) = (Vec::new(), Vec::new());
+            while let Some(behind) = queue.take(&mut batch, &mut marks) {
                 worker.meters.depth.set(behind as f64);
-                if let Err(Stopped) = worker.turn(&mut batch) {
+                if let Err(Stopped) = worker.turn(&mut batch, &mut marks) {
                     return;
                 }
             }
@@ -130,6 +142,12 @@ impl Drop for Cycle {
     fn drop(&mut self) {
         self.queue.abandon();
         self.close();
+    }
+}
+
+impl TakeMarks for Cycle {
+    fn take_marks(&self, marks: Vec<Mark>) -> Vec<Mark> {
+        self.queue.put_marks(marks)
     }
 }
 

@@ -9,6 +9,7 @@ use protocol::record::Record;
 use router::submit::Report;
 
 use super::Limits;
+use crate::receipt::Mark;
 
 /// One attempt that waits.
 pub(super) struct Waiting {
@@ -20,6 +21,7 @@ pub(super) struct Waiting {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
+    marks: VecDeque<Mark>,
     bytes: usize,
     closed: bool,
     asleep: bool,
@@ -62,10 +64,24 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for attempts and moves as many into `batch` as a batch may hold. Says how many stay behind; nothing when closed and empty.
-    pub(super) fn take(&self, batch: &mut Vec<Waiting>) -> Option<usize> {
+    /// Puts marks behind the others, and gives back those for which there is no room.
+    pub(super) fn put_marks(&self, mut marks: Vec<Mark>) -> Vec<Mark> {
         let mut state = self.state.lock();
-        while state.waiting.is_empty() {
+        let room = if state.closed { 0 } else { self.limits.queue_marks.saturating_sub(state.marks.len()) };
+        let left = marks.split_off(room.min(marks.len()));
+        let wake = !marks.is_empty() && std::mem::take(&mut state.asleep);
+        state.marks.extend(marks);
+        drop(state);
+        if wake {
+            self.arrived.notify_one();
+        }
+        left
+    }
+
+    /// Waits for attempts and marks, and moves as many as a batch may hold. Says how many attempts stay behind; nothing when closed and empty.
+    pub(super) fn take(&self, batch: &mut Vec<Waiting>, marks: &mut Vec<Mark>) -> Option<usize> {
+        let mut state = self.state.lock();
+        while state.waiting.is_empty() && state.marks.is_empty() {
             if state.closed {
                 return None;
             }
@@ -82,6 +98,8 @@ impl Queue {
             batch.extend(state.waiting.pop_front());
         }
         state.bytes -= bytes;
+        let count = state.marks.len().min(self.limits.batch_marks.saturating_sub(marks.len()));
+        marks.extend(state.marks.drain(..count));
         Some(state.waiting.len())
     }
 

@@ -12,6 +12,10 @@ use router::expand::ShardId;
 
 use super::{Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Place, Row, Store, StoreError};
 
+mod receipts;
+
+pub use receipts::run_receipts;
+
 const SHARD: ShardId = ShardId(0);
 const MANY: u32 = 1000;
 const PLENTY: u32 = 1 << 24;
@@ -34,6 +38,7 @@ where
     refusals_are_events(&*make().await).await;
     history_pages_both_ways(&*make().await).await;
     conversations_page_by_activity(&*make().await).await;
+    receipts::last_positions_answer_in_order(&*make().await).await;
     cursors_only_grow(&*make().await).await;
     devices_are_born_at_the_head(&*make().await).await;
     the_stream_epoch_stands(&*make().await).await;

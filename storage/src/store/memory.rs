@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use protocol::limits::UNREAD_MAX;
 use protocol::plant::{Bug, planted};
+use protocol::receipt::{Marks, Receipt};
 use protocol::record::{Event, EventBody, Link, Message, Source};
 use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
-use router::expand::ShardId;
+use router::expand::{ShardId, owners};
 
 use super::{
-    Acquired, Checkpoint, Commit, Cursor, Cutoff, Head, HighWater, KeyOf, KeyRow, Page, Place, Retained, Slice, Store, StoreError,
+    Acquired, Checkpoint, Commit, Cursor, Cutoff, DELIVERED_ROWS, Delivered, Head, HighWater, KeyOf, KeyRow, Page, Place,
+    Retained, Seen, Slice, Standing, Store, StoreError, UNREAD_ROWS,
 };
+use crate::receipt::ReceiptKey;
 
 #[derive(Debug, Clone, Default)]
 struct Shard {
@@ -36,6 +40,9 @@ struct State {
     mailboxes: BTreeMap<UserId, Mailbox>,
     keys: BTreeMap<KeyOf, KeyRow>,
     cursors: BTreeMap<(UserId, DeviceName), Seq>,
+    receipts: BTreeMap<ReceiptKey, (Marks, u64)>,
+    through: BTreeMap<UserId, Seq>,
+    seen: BTreeMap<(UserId, DeviceName), u64>,
     stream_epoch: u64,
 }
 
@@ -59,6 +66,9 @@ impl MemoryStore {
             mailboxes: BTreeMap::new(),
             keys: BTreeMap::new(),
             cursors: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            through: BTreeMap::new(),
+            seen: BTreeMap::new(),
             stream_epoch: 1,
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -77,6 +87,7 @@ impl MemoryStore {
         let state = &mut *state;
         state.stream_epoch += 1;
         state.cursors.values_mut().for_each(|seq| *seq = 0);
+        state.through.clear();
         for (owner, mailbox) in &mut state.mailboxes {
             let floor = mailbox.head.floor;
             mailbox.events.make_contiguous().sort_by_key(|event| (event.body.conversation(), event.body.position()));
@@ -132,6 +143,29 @@ impl State {
             self.mailboxes.entry(row.owner).or_default().put(row.event);
         }
         self.keys.extend(commit.keys);
+        for row in commit.receipts {
+            let (conversation, member) = (row.receipt.conversation, row.receipt.member);
+            let key = ReceiptKey { owner: row.owner, conversation, member };
+            self.receipts.insert(key, (row.receipt.marks, row.receipt.rev));
+        }
+        for (member, seq) in commit.through {
+            let told = self.through.entry(member).or_default();
+            *told = seq.max(*told);
+        }
+    }
+
+    fn standing(&self, owner: UserId, conversation: ConversationId) -> Standing {
+        let marks = |member| self.receipts.get(&ReceiptKey { owner, conversation, member }).map(|row| row.0).unwrap_or_default();
+        let read = marks(owner).read;
+        let others = owners(conversation).into_iter().filter(|member| *member != owner);
+        let behind = self.messages(owner).map(|(_, message)| message);
+        let behind = behind.filter(|message| message.record.identity.conversation == conversation && message.position > read);
+        let unread = behind.take(UNREAD_ROWS).filter(|message| message.record.identity.sender != owner).count();
+        Standing {
+            unread: u32::try_from(unread).unwrap_or(UNREAD_MAX).min(UNREAD_MAX),
+            read,
+            others: others.map(|member| (member, marks(member))).collect(),
+        }
     }
 
     /// Messages of one mailbox with their seqs, newest first. Positions of different conversations may be equal and do not compare.
@@ -308,6 +342,73 @@ impl Store for MemoryStore {
 
     fn known_epoch(&self, _owner: UserId) -> u64 {
         self.state.lock().stream_epoch
+    }
+
+    async fn receipts(&self, _shard: ShardId, keys: &[ReceiptKey]) -> Result<Vec<Option<Marks>>, StoreError> {
+        let state = self.state.lock();
+        Ok(keys.iter().map(|key| state.receipts.get(key).map(|row| row.0)).collect())
+    }
+
+    async fn receipts_since(&self, owner: UserId, rev: u64, limit: u32) -> Result<Vec<Receipt>, StoreError> {
+        let state = self.state.lock();
+        let rows = state.receipts.iter().filter(|(key, row)| key.owner == owner && row.1 > rev);
+        let receipt = |(key, row): (&ReceiptKey, &(Marks, u64))| Receipt {
+            conversation: key.conversation,
+            member: key.member,
+            marks: row.0,
+            rev: row.1,
+        };
+        let mut receipts: Vec<_> = rows.map(receipt).collect();
+        receipts.sort_unstable_by_key(|receipt| receipt.rev);
+        receipts.truncate(limit as usize);
+        Ok(receipts)
+    }
+
+    async fn delivered(&self, owner: UserId, acknowledged: Place, after: Seq) -> Result<Option<Delivered>, StoreError> {
+        let state = self.state.lock();
+        let told = state.through.get(&owner).copied().unwrap_or(0).max(after);
+        let head = state.head(owner);
+        let from = told.max(head.floor);
+        let through = acknowledged.seq.min(head.head).min(from + DELIVERED_ROWS as u64);
+        if acknowledged.epoch != state.stream_epoch || through <= told {
+            return Ok(None);
+        }
+        let mut newest = BTreeMap::new();
+        for (_, message) in state.messages(owner).filter(|(seq, _)| (from + 1..=through).contains(seq)) {
+            if message.record.identity.sender != owner {
+                newest.entry(message.record.identity.conversation).or_insert(message.position);
+            }
+        }
+        Ok(Some(Delivered { through, newest: newest.into_iter().collect() }))
+    }
+
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
+        let state = self.state.lock();
+        let last = |conversation: &ConversationId| {
+            let of = |message: &&Arc<Message>| message.record.identity.conversation == *conversation;
+            state.messages(owner).map(|(_, message)| message).find(of).map(|message| message.position)
+        };
+        Ok(conversations.iter().map(last).collect())
+    }
+
+    async fn standings(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Standing>, StoreError> {
+        let state = self.state.lock();
+        Ok(conversations.iter().map(|conversation| state.standing(owner, *conversation)).collect())
+    }
+
+    async fn save_seen(&self, seen: &[Seen]) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        for one in seen {
+            let at_ms = state.seen.entry((one.owner, one.device.clone())).or_default();
+            *at_ms = one.at_ms.max(*at_ms);
+        }
+        Ok(())
+    }
+
+    async fn last_seen(&self, users: &[UserId]) -> Result<Vec<Option<u64>>, StoreError> {
+        let state = self.state.lock();
+        let last = |user: &UserId| state.seen.iter().filter(|((owner, _), _)| owner == user).map(|(_, at_ms)| *at_ms).max();
+        Ok(users.iter().map(last).collect())
     }
 
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError> {

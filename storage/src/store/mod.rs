@@ -4,9 +4,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use protocol::limits::UNREAD_MAX;
+use protocol::receipt::{Marks, Receipt};
 use protocol::record::{BodyHash, Event, EventBody, Identity, Link, Message, Source};
 use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
 use router::expand::ShardId;
+
+use crate::receipt::{ReceiptKey, ReceiptRow};
 
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -121,6 +125,10 @@ pub struct Commit {
     pub keys: Vec<(KeyOf, KeyRow)>,
     /// New high-waters, if they are to be written with this batch.
     pub high_waters: Vec<HighWater>,
+    /// Receipts that have changed, as they are now: each row once.
+    pub receipts: Vec<ReceiptRow>,
+    /// Mailboxes of which everything delivered up to a seq is in receipts. Raised, never lowered.
+    pub through: Vec<(UserId, Seq)>,
 }
 
 /// Part of a mailbox, in order.
@@ -141,6 +149,43 @@ pub struct Page {
     pub messages: Vec<Arc<Message>>,
     /// Where the next page continues; none: there is none.
     pub before: Option<Position>,
+}
+
+/// What was delivered to a member and is not in receipts yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Up to which seq of the member's mailbox that is looked at.
+    pub through: Seq,
+    /// The newest message of others in each conversation.
+    pub newest: Vec<(ConversationId, Position)>,
+}
+
+/// What one's list of conversations says of one of them, beside its last message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Messages of others behind one's own read position: at most [`UNREAD_MAX`], and among the newest [`UNREAD_ROWS`] of the conversation.
+    pub unread: u32,
+    /// One's own read position.
+    pub read: Position,
+    /// The watermarks of the other members.
+    pub others: Vec<(UserId, Marks)>,
+}
+
+/// Messages looked at in one conversation to count what is unread: so who only ever sends, and never reads, costs no more.
+pub const UNREAD_ROWS: usize = 4 * UNREAD_MAX as usize;
+
+/// Mailbox rows one call of [`Store::delivered`] looks at.
+pub const DELIVERED_ROWS: usize = 4096;
+
+/// When a device was last there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Whose.
+    pub owner: UserId,
+    /// Which device.
+    pub device: DeviceName,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// A device's cursor.
@@ -256,6 +301,47 @@ pub trait Store: Send + Sync + 'static {
 
     /// The stream epoch of a mailbox as this process knows it, without asking: what a client is told before its shard has answered.
     fn known_epoch(&self, owner: UserId) -> u64;
+
+    /// The watermarks of each row, in order; none: nothing was ever marked. As all that follows: a store that keeps no receipts says so, which is
+    /// the default.
+    async fn receipts(&self, shard: ShardId, keys: &[ReceiptKey]) -> Result<Vec<Option<Marks>>, StoreError> {
+        let _ = shard;
+        Ok(vec![None; keys.len()])
+    }
+
+    /// Receipts of a mailbox with a revision above this one, ascending by it, at most `limit`.
+    async fn receipts_since(&self, owner: UserId, rev: u64, limit: u32) -> Result<Vec<Receipt>, StoreError> {
+        let _ = (owner, rev, limit);
+        Ok(Vec::new())
+    }
+
+    /// What of a mailbox has been delivered when its owner has acknowledged up to a place, and is not in receipts yet: between [`Commit::through`] and
+    /// that place, at most [`DELIVERED_ROWS`] of it. Up to `after` it is told by marks that are on their way. None: nothing, or a place of another
+    /// stream epoch.
+    async fn delivered(&self, owner: UserId, acknowledged: Place, after: Seq) -> Result<Option<Delivered>, StoreError> {
+        let _ = (owner, acknowledged, after);
+        Ok(None)
+    }
+
+    /// The position of the last message of each of these conversations in the owner's mailbox, in order; none: nothing was said there.
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError>;
+
+    /// What the owner's list says of these conversations, in order.
+    async fn standings(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Standing>, StoreError> {
+        let _ = owner;
+        Ok(vec![Standing::default(); conversations.len()])
+    }
+
+    /// Remembers when devices were there. May be lost by a crash.
+    async fn save_seen(&self, seen: &[Seen]) -> Result<(), StoreError> {
+        let _ = seen;
+        Ok(())
+    }
+
+    /// When the last device of each user was there, as far as it is remembered, in order, milliseconds since 1970.
+    async fn last_seen(&self, users: &[UserId]) -> Result<Vec<Option<u64>>, StoreError> {
+        Ok(vec![None; users.len()])
+    }
 
     /// Removes what is too old.
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError>;

@@ -12,7 +12,7 @@ use router::registry::memory::MemoryRegistry;
 use router::registry::{NodeId, Registry};
 use router::submit::{Outcome, Report, ReportSink, Submit};
 use storage::cycle::{Cycle, Limits, Parts};
-use storage::push::{Deliver, Push, Wake};
+use storage::push::{Deliver, Push, ReceiptPush, Wake};
 use storage::store::Store;
 use storage::store::contract::{message_id, user};
 use storage::store::embedded::{EmbeddedStore, Options};
@@ -49,6 +49,7 @@ pub fn wait(mut until: impl FnMut() -> bool) {
 #[derive(Default)]
 struct Pushed {
     pushes: Mutex<Vec<Push>>,
+    receipts: Mutex<Vec<ReceiptPush>>,
     wakes: Arc<Mutex<usize>>,
 }
 
@@ -64,6 +65,12 @@ impl Deliver for Pushed {
     fn push(&self, node: NodeId, pushes: Vec<Push>) -> Box<dyn Wake> {
         assert_eq!(node, NODE);
         self.pushes.lock().extend(pushes);
+        Box::new(Woken(Arc::clone(&self.wakes)))
+    }
+
+    fn receipts(&self, node: NodeId, pushes: Vec<ReceiptPush>) -> Box<dyn Wake> {
+        assert_eq!(node, NODE);
+        self.receipts.lock().extend(pushes);
         Box::new(Woken(Arc::clone(&self.wakes)))
     }
 }
@@ -179,6 +186,10 @@ impl Bench {
 
     pub fn pushed(&self) -> Vec<Push> {
         self.pushed.pushes.lock().clone()
+    }
+
+    pub fn pushed_receipts(&self) -> Vec<ReceiptPush> {
+        self.pushed.receipts.lock().clone()
     }
 
     pub fn wakes(&self) -> usize {

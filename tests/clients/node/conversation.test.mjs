@@ -81,7 +81,7 @@ test("the same send again is one message; the same id with another body is refus
   assert.equal(seen[0].body.text, "once");
   assert.equal(seen[1].seq, seen[0].seq + 1, "nothing between the two");
   for (const event of seen) store(b, 43, event);
-  assert.deepEqual(b.unread, []);
+  assert.deepEqual(b.unread.filter((frame) => frame.type !== "receipt"), []);
   await Promise.all([a.close(), b.close()]);
   const again = await attached(42);
   for (const event of again.missed) store(again, 42, event);

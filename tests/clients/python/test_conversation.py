@@ -65,6 +65,30 @@ class Conversation:
         answer = await client.send(to, text, message, **more)
         self.assertEqual(answer, {"type": "accepted", "id": message, "conversation": self.conversation})
 
+    async def test_what_is_stored_and_read_is_told_to_the_sender_and_in_the_list(self):
+        message = uuid7()
+        await self.accepted(self.ann.client, self.to_bob, "tick", message)
+        position = (await self.bob.see(message))["position"]
+        await self.bob.client.post({"type": "read", "conversation": self.conversation, "position": position})
+        receipt = await self.ann.client.take(
+            lambda frame: frame["type"] == "receipt" and int(frame["read"]) >= int(position) and int(frame["delivered"]) >= int(position))
+        self.assertEqual((receipt["conversation"], receipt["member"]), (self.conversation, str(self.bob.user)))
+        self.assertGreater(int(receipt["rev"]), int(position))
+        await self.bob.client.take(lambda frame: frame["type"] == "receipt" and int(frame["read"]) >= int(position))
+        await self.bob.client.post({"type": "conversations", "limit": 10})
+        listed = next(one for one in (await self.bob.client.type("conversations"))["conversations"]
+                      if one["conversation"] == self.conversation)
+        self.assertEqual((listed["unread"], listed["read"]), (0, position))
+        self.assertEqual([one["member"] for one in listed["receipts"]], [str(self.ann.user)])
+
+    async def test_somebody_who_writes_and_is_there_is_seen(self):
+        await self.accepted(self.ann.client, self.to_bob, "hello", uuid7())
+        await self.ann.client.post({"type": "watch", "users": [str(self.bob.user)]})
+        self.assertEqual(await self.ann.client.type("presence"), {"type": "presence", "user": str(self.bob.user), "online": True})
+        await self.bob.client.post({"type": "typing", "to": self.to_ann})
+        self.assertEqual(await self.ann.client.type("typing"),
+                         {"type": "typing", "conversation": self.conversation, "from": str(self.bob.user)})
+
     async def test_both_see_it_and_the_answer_to_it(self):
         first, reply = uuid7(), uuid7()
         await self.accepted(self.ann.client, self.to_bob, "grüß dich", first)

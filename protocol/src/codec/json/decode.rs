@@ -25,6 +25,7 @@ struct JsonHello {
     device: Option<DeviceName>,
     epoch: Option<JsonU64>,
     cursor: Option<u64>,
+    rev: Option<JsonU64>,
     version: Option<u64>,
 }
 
@@ -51,6 +52,22 @@ struct JsonSend {
 #[derive(Deserialize)]
 struct JsonReceived {
     seq: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct JsonRead {
+    conversation: Option<ConversationId>,
+    position: Option<Position>,
+}
+
+#[derive(Deserialize)]
+struct JsonTyping {
+    to: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct JsonWatch {
+    users: Option<Vec<UserId>>,
 }
 
 #[derive(Deserialize)]
@@ -119,9 +136,20 @@ fn fields_of(kind: &str, bytes: &[u8]) -> Result<ClientFrame, FrameError> {
                 device: hello.device,
                 epoch: hello.epoch.map(|epoch| epoch.0),
                 cursor: hello.cursor,
+                rev: hello.rev.map(|rev| rev.0),
                 version: hello.version,
             })
         }),
+        "read" => {
+            let JsonRead { conversation, position } = fields(bytes)?;
+            let conversation = conversation.ok_or_else(|| missing("conversation"))?;
+            Ok(ClientFrame::Read { conversation, position: position.ok_or_else(|| missing("position"))? })
+        }
+        "typing" => {
+            let to = fields::<JsonTyping>(bytes)?.to;
+            check::to(to, |to| recipient(&to)).map(ClientFrame::Typing)
+        }
+        "watch" => fields::<JsonWatch>(bytes)?.users.map(ClientFrame::Watch).ok_or_else(|| missing("users")),
         "history" => {
             let JsonPage { conversation, before, limit } = fields(bytes)?;
             let conversation = conversation.ok_or_else(|| missing("conversation"))?;

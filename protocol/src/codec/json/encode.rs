@@ -1,15 +1,15 @@
 //! Writing a server's JSON. A message's own fields are written once and shared; only `seq` differs between two mailboxes.
 
 use std::io::Write as _;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::error_code::ErrorCode;
-use crate::frame::{FrameError, ResyncReason, ServerFrame, Welcome};
+use crate::frame::{Conversation, FrameError, Presence, ResyncReason, ServerFrame, Welcome};
 use crate::id::{ConversationId, DeviceName, MessageId, Position, UserId};
 use crate::limits::Limits;
+use crate::receipt::Receipt;
 use crate::record::{Content, Event, EventBody, Message, Refusal};
 
 #[derive(Serialize)]
@@ -75,6 +75,23 @@ enum JsonFrame<'a> {
         retry_after_ms: Option<u64>,
         r#final: bool,
     },
+    Receipt {
+        conversation: ConversationId,
+        member: UserId,
+        delivered: Position,
+        read: Position,
+        rev: Position,
+    },
+    Typing {
+        conversation: ConversationId,
+        from: UserId,
+    },
+    Presence {
+        user: UserId,
+        online: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_seen: Option<String>,
+    },
     Resync {
         epoch: Position,
         head: u64,
@@ -117,12 +134,8 @@ pub fn encode(frame: &ServerFrame, out: &mut Vec<u8>) {
                 },
             );
         }
-        ServerFrame::Conversations { last, before } => {
-            page(out, "{\"type\":\"conversations\",\"conversations\":[", last, *before, |message, out| {
-                append(out, format_args!("{{\"conversation\":\"{}\",\"last\":{{", message.record.identity.conversation));
-                out.extend_from_slice(message.json());
-                out.push(b'}');
-            });
+        ServerFrame::Conversations { conversations, before } => {
+            page(out, "{\"type\":\"conversations\",\"conversations\":[", conversations, *before, conversation);
         }
         other => json(&plain_frame(other), out),
     }
@@ -141,6 +154,9 @@ fn plain_frame(frame: &ServerFrame) -> JsonFrame<'_> {
             retry_after_ms: *retry_after_ms,
             r#final: !code.retryable(),
         },
+        ServerFrame::Receipt(receipt) => receipt_frame(receipt),
+        ServerFrame::Typing { conversation, from } => JsonFrame::Typing { conversation: *conversation, from: *from },
+        ServerFrame::Presence { user, presence } => presence_frame(*user, *presence),
         ServerFrame::Resync { epoch, head, floor, reason } => resync_frame(*epoch, *head, *floor, *reason),
         ServerFrame::Move { after_ms } => JsonFrame::Move { after_ms: *after_ms },
         ServerFrame::Reauth { before_ms } => JsonFrame::Reauth { before: time(*before_ms) },
@@ -162,6 +178,24 @@ fn welcome_frame(welcome: &Welcome) -> JsonFrame<'_> {
         heartbeat_s: welcome.heartbeat_s,
         limits: &welcome.limits,
     }
+}
+
+const fn receipt_frame(receipt: &Receipt) -> JsonFrame<'static> {
+    JsonFrame::Receipt {
+        conversation: receipt.conversation,
+        member: receipt.member,
+        delivered: receipt.marks.delivered,
+        read: receipt.marks.read,
+        rev: Position::from_stored(receipt.rev),
+    }
+}
+
+fn presence_frame(user: UserId, presence: Presence) -> JsonFrame<'static> {
+    let (online, last_seen) = match presence {
+        Presence::Online => (true, None),
+        Presence::Offline { last_seen_ms } => (false, last_seen_ms.map(time)),
+    };
+    JsonFrame::Presence { user, online, last_seen }
 }
 
 fn resync_frame(epoch: u64, head: u64, floor: u64, reason: ResyncReason) -> JsonFrame<'static> {
@@ -215,14 +249,27 @@ fn fields_of(object: &impl Serialize) -> Bytes {
     Bytes::from(out).slice(1..)
 }
 
-/// A list of messages between `open` and the position where the next page begins.
-fn page(out: &mut Vec<u8>, open: &str, list: &[Arc<Message>], before: Option<Position>, item: impl Fn(&Message, &mut Vec<u8>)) {
+/// One conversation of the list.
+fn conversation(one: &Conversation, out: &mut Vec<u8>) {
+    append(out, format_args!("{{\"conversation\":\"{}\",\"last\":{{", one.last.record.identity.conversation));
+    out.extend_from_slice(one.last.json());
+    append(out, format_args!(",\"unread\":{},\"read\":\"{}\",\"receipts\":[", one.unread, one.read));
+    for (index, (member, marks)) in one.receipts.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let (delivered, read) = (marks.delivered, marks.read);
+        append(out, format_args!("{comma}{{\"member\":\"{member}\",\"delivered\":\"{delivered}\",\"read\":\"{read}\"}}"));
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// A list between `open` and the position where the next page begins.
+fn page<T>(out: &mut Vec<u8>, open: &str, list: &[T], before: Option<Position>, item: impl Fn(&T, &mut Vec<u8>)) {
     out.extend_from_slice(open.as_bytes());
-    for (index, message) in list.iter().enumerate() {
+    for (index, one) in list.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        item(message, out);
+        item(one, out);
     }
     match before {
         Some(position) => append(out, format_args!("],\"before\":\"{position}\"}}")),

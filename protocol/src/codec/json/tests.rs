@@ -3,8 +3,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::error_code::ErrorCode;
-use crate::frame::{ClientFrame, FrameError, Recipient, ServerFrame};
+use crate::frame::{ClientFrame, Conversation, FrameError, Presence, Recipient, ServerFrame};
 use crate::id::{ConversationId, MessageId, Position, UserId};
+use crate::receipt::{Marks, Receipt};
 use crate::record::{Content, Event, EventBody, Identity, Message, Record, ReplyTo};
 
 const ID: &str = "01932f6e-5c1e-7c3a-9d4e-1f2a3b4c5d6e";
@@ -92,6 +93,18 @@ fn an_error_names_its_field_and_its_send() {
         ("{\"type\":\"received\"}", "seq"),
         ("{\"type\":\"hello\",\"cursor\":-1}", "cursor"),
         ("{\"type\":\"hello\",\"device\":\"a b\"}", "device"),
+        ("{\"type\":\"hello\",\"rev\":7}", "rev"),
+        ("{\"type\":\"read\",\"position\":\"7\"}", "conversation"),
+        ("{\"type\":\"read\",\"conversation\":\"d:1:2\"}", "position"),
+        ("{\"type\":\"read\",\"conversation\":\"d:1:2\",\"position\":7}", "position"),
+        ("{\"type\":\"read\",\"conversation\":\"d:1:2\",\"position\":\"-1\"}", "position"),
+        ("{\"type\":\"read\",\"conversation\":\"d:2:1\",\"position\":\"7\"}", "conversation"),
+        ("{\"type\":\"typing\"}", "to"),
+        ("{\"type\":\"typing\",\"to\":43}", "to"),
+        ("{\"type\":\"watch\"}", "users"),
+        ("{\"type\":\"watch\",\"users\":\"43\"}", "users"),
+        ("{\"type\":\"watch\",\"users\":[\"43\",44]}", "users[1]"),
+        ("{\"type\":\"watch\",\"users\":[\"0\"]}", "users[0]"),
         ("{\"type\":\"history\"}", "conversation"),
         ("{\"type\":\"history\",\"conversation\":\"d:1:2\",\"before\":12}", "before"),
     ] {
@@ -133,6 +146,59 @@ fn an_event_is_the_documented_one() {
     );
 }
 
+fn listed(last: &Arc<Message>) -> Conversation {
+    let marks = Marks { delivered: Position::new(1, 17), read: Position::new(1, 16) };
+    let other = |number| (UserId::new(number).unwrap(), marks);
+    Conversation { last: Arc::clone(last), unread: 3, read: Position::new(1, 9), receipts: vec![other(43), other(44)] }
+}
+
+fn encoded(frame: &ServerFrame) -> String {
+    let mut out = Vec::new();
+    super::encode(frame, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn receipts_typing_and_presence_are_the_documented_ones() {
+    let (conversation, member) = ("d:42:43".parse().unwrap(), UserId::new(43).unwrap());
+    let marks = Marks { delivered: Position::new(1, 18), read: Position::default() };
+    assert_eq!(
+        encoded(&ServerFrame::Receipt(Receipt { conversation, member, marks, rev: Position::new(1, 20).get() })),
+        r#"{"type":"receipt","conversation":"d:42:43","member":"43","delivered":"281474976710674","read":"0","rev":"281474976710676"}"#
+    );
+    let typing = ServerFrame::Typing { conversation, from: member };
+    assert_eq!(encoded(&typing), r#"{"type":"typing","conversation":"d:42:43","from":"43"}"#);
+    let presence = |presence| encoded(&ServerFrame::Presence { user: member, presence });
+    assert_eq!(presence(Presence::Online), r#"{"type":"presence","user":"43","online":true}"#);
+    assert_eq!(presence(Presence::Offline { last_seen_ms: None }), r#"{"type":"presence","user":"43","online":false}"#);
+    assert_eq!(
+        presence(Presence::Offline { last_seen_ms: Some(1_795_000_000_123) }),
+        r#"{"type":"presence","user":"43","online":false,"last_seen":"2026-11-18T11:06:40.123Z"}"#
+    );
+    let list = ServerFrame::Conversations { conversations: vec![listed(&message("hi"))], before: None };
+    let list: serde_json::Value = serde_json::from_str(&encoded(&list)).unwrap();
+    let one = &list["conversations"][0];
+    assert_eq!((&one["unread"], &one["read"]), (&3.into(), &"281474976710665".into()));
+    assert_eq!(one["receipts"][1]["delivered"], "281474976710673");
+    assert_eq!(one["last"]["body"]["text"], "hi");
+}
+
+#[test]
+fn marks_typing_and_watches_are_read() {
+    let conversation = "d:42:43".parse().unwrap();
+    let read = decode(r#"{"type":"read","conversation":"d:42:43","position":"281474976710674"}"#);
+    assert_eq!(read, Ok(ClientFrame::Read { conversation, position: Position::new(1, 18) }));
+    let typing = |to: &str| decode(&format!(r#"{{"type":"typing","to":"{to}"}}"#));
+    assert_eq!(typing("u:43"), Ok(ClientFrame::Typing(Recipient::User(UserId::new(43).unwrap()))));
+    assert_eq!(typing("d:42:43"), Ok(ClientFrame::Typing(Recipient::Conversation(conversation))));
+    assert_eq!(typing("43").unwrap_err().code, ErrorCode::BadRecipient);
+    let users = vec![UserId::new(43).unwrap(), UserId::new(44).unwrap()];
+    assert_eq!(decode(r#"{"type":"watch","users":["43","44"]}"#), Ok(ClientFrame::Watch(users)));
+    assert_eq!(decode(r#"{"type":"watch","users":[]}"#), Ok(ClientFrame::Watch(Vec::new())));
+    let Ok(ClientFrame::Hello(hello)) = decode(r#"{"type":"hello","rev":"7"}"#) else { panic!("a hello") };
+    assert_eq!(hello.rev, Some(7));
+}
+
 #[test]
 fn pages_are_json() {
     for messages in [vec![], vec![message("a")], vec![message("a"), message("\u{202e}<b>\u{1b}[31m\n\"")]] {
@@ -140,7 +206,10 @@ fn pages_are_json() {
             messages.first().map_or(ConversationId::direct(UserId::SERVER, UserId::SERVER), |m| m.record.identity.conversation);
         for frame in [
             ServerFrame::Page { conversation, messages: messages.clone(), before: None },
-            ServerFrame::Conversations { last: messages.clone(), before: Some(Position::new(1, 2)) },
+            ServerFrame::Conversations {
+                conversations: messages.iter().map(listed).collect(),
+                before: Some(Position::new(1, 2)),
+            },
         ] {
             let mut out = Vec::new();
             super::encode(&frame, &mut out);

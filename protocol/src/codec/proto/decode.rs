@@ -4,7 +4,7 @@
 use prost::Message as _;
 
 use super::groups::has_group;
-use super::v1::client_frame::{self as wire, Frame, send};
+use super::v1::client_frame::{self as wire, Frame, send, typing};
 use super::v1::{ClientFrame as WireFrame, MessageRef};
 use crate::codec::check::{self, SendFields, bad_field, error, missing};
 use crate::error_code::ErrorCode;
@@ -36,16 +36,20 @@ pub fn decode(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
             Ok(ClientFrame::Conversations { before: before.map(Position::from_stored), limit })
         }
         Some(Frame::Ping(wire::Ping {})) => Ok(ClientFrame::Ping),
-        // in the contract, and not yet in this server
-        Some(Frame::Read(_) | Frame::Typing(_) | Frame::Watch(_)) | None => Err(check::unknown_type()),
+        Some(Frame::Read(wire::Read { conversation: name, position })) => {
+            Ok(ClientFrame::Read { conversation: conversation(&name)?, position: Position::from_stored(position) })
+        }
+        Some(Frame::Typing(wire::Typing { to })) => check::to(to, typing_to).map(ClientFrame::Typing),
+        Some(Frame::Watch(wire::Watch { users })) => decode_watch(&users),
+        None => Err(check::unknown_type()),
     }
 }
 
 fn decode_hello(hello: wire::Hello) -> Result<ClientFrame, FrameError> {
-    let wire::Hello { token, device, epoch, cursor, version, rev: _ } = hello;
+    let wire::Hello { token, device, epoch, cursor, version, rev } = hello;
     let device = device.map(|device| device.parse()).transpose();
     let device = device.map_err(|why: IdError| bad_field("device", &why.to_string()))?;
-    Ok(ClientFrame::Hello(Hello { token, device, epoch, cursor, version }))
+    Ok(ClientFrame::Hello(Hello { token, device, epoch, cursor, rev, version }))
 }
 
 fn decode_send(fields: wire::Send) -> Result<ClientFrame, FrameError> {
@@ -61,6 +65,20 @@ fn recipient(to: send::To) -> Result<Recipient, IdError> {
         send::To::User(user) => UserId::new(user).map(Recipient::User).ok_or(IdError::User),
         send::To::Conversation(name) => name.parse().map(Recipient::Conversation),
     }
+}
+
+fn typing_to(to: typing::To) -> Result<Recipient, IdError> {
+    match to {
+        typing::To::User(user) => recipient(send::To::User(user)),
+        typing::To::Conversation(name) => recipient(send::To::Conversation(name)),
+    }
+}
+
+fn decode_watch(users: &[u64]) -> Result<ClientFrame, FrameError> {
+    let user = |(at, number): (usize, &u64)| {
+        UserId::new(*number).ok_or_else(|| bad_field(&format!("users[{at}]"), &IdError::User.to_string()))
+    };
+    users.iter().enumerate().map(user).collect::<Result<_, _>>().map(ClientFrame::Watch)
 }
 
 fn decode_reply(reply: MessageRef) -> Result<ReplyTo, FrameError> {

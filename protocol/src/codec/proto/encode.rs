@@ -5,9 +5,10 @@ use prost::{Message as _, encode_length_delimiter};
 use super::v1::server_frame::{self as wire, Frame};
 use super::v1::{self, event as wire_event};
 use crate::error_code::ErrorCode;
-use crate::frame::{ResyncReason, ServerFrame, Welcome};
-use crate::id::{MessageId, Position};
+use crate::frame::{Conversation, Presence, ResyncReason, ServerFrame, Welcome};
+use crate::id::{MessageId, Position, UserId};
 use crate::limits::Limits;
+use crate::receipt::Marks;
 use crate::record::{Content, Event, EventBody, Identity, Message, Refusal};
 
 /// What stands before an event in a `ServerFrame`: the tag of `event`, and that a length follows.
@@ -60,10 +61,19 @@ fn to_wire(frame: &ServerFrame) -> Frame {
             events: messages.iter().map(|message| message_event(message)).collect(),
             before: before.map(Position::get),
         }),
-        ServerFrame::Conversations { last, before } => Frame::Conversations(wire::Conversations {
-            conversations: last.iter().map(|message| to_summary(message)).collect(),
+        ServerFrame::Conversations { conversations, before } => Frame::Conversations(wire::Conversations {
+            conversations: conversations.iter().map(to_summary).collect(),
             before: before.map(Position::get),
         }),
+        ServerFrame::Receipt(receipt) => Frame::Receipt(v1::Receipt {
+            conversation: receipt.conversation.to_string(),
+            rev: receipt.rev,
+            ..to_marks(receipt.member, receipt.marks)
+        }),
+        ServerFrame::Typing { conversation, from } => {
+            Frame::Typing(wire::Typing { conversation: conversation.to_string(), sender: from.get() })
+        }
+        ServerFrame::Presence { user, presence } => Frame::Presence(to_presence(*user, *presence)),
         ServerFrame::Resync { epoch, head, floor, reason } => {
             let reason = to_reason(*reason).into();
             Frame::Resync(wire::Resync { epoch: *epoch, head: *head, floor: *floor, reason })
@@ -103,18 +113,31 @@ const fn to_limits(limits: &Limits) -> v1::Limits {
         window_bytes: limits.window_bytes,
         in_flight: limits.in_flight,
         page_events: limits.page_events,
-        // in the contract, and not yet in this server
-        watch_users: 0,
+        watch_users: limits.watch_users,
     }
 }
 
-fn to_summary(last: &Message) -> wire::Summary {
+fn to_summary(one: &Conversation) -> wire::Summary {
     wire::Summary {
-        conversation: last.record.identity.conversation.to_string(),
-        last: Some(message_event(last)),
-        // `unread`, `read` and `receipts` are in the contract, and not yet in this server
-        ..wire::Summary::default()
+        conversation: one.last.record.identity.conversation.to_string(),
+        last: Some(message_event(&one.last)),
+        unread: one.unread,
+        read: one.read.get(),
+        receipts: one.receipts.iter().map(|(member, marks)| to_marks(*member, *marks)).collect(),
     }
+}
+
+/// The watermarks of a receipt, and whose.
+fn to_marks(member: UserId, marks: Marks) -> v1::Receipt {
+    v1::Receipt { member: member.get(), delivered: marks.delivered.get(), read: marks.read.get(), ..v1::Receipt::default() }
+}
+
+const fn to_presence(user: UserId, presence: Presence) -> wire::Presence {
+    let (online, last_seen_ms) = match presence {
+        Presence::Online => (true, None),
+        Presence::Offline { last_seen_ms } => (false, last_seen_ms),
+    };
+    wire::Presence { user: user.get(), online, last_seen_ms }
 }
 
 fn message_event(message: &Message) -> v1::Event {
@@ -160,6 +183,7 @@ pub(super) const fn to_code(code: ErrorCode) -> v1::ErrorCode {
         ErrorCode::BadRecipient => v1::ErrorCode::BadRecipient,
         ErrorCode::Forbidden => v1::ErrorCode::Forbidden,
         ErrorCode::IdReused => v1::ErrorCode::IdReused,
+        ErrorCode::TooMany => v1::ErrorCode::TooMany,
         ErrorCode::Rate => v1::ErrorCode::Rate,
         ErrorCode::Busy => v1::ErrorCode::Busy,
         ErrorCode::Fenced => v1::ErrorCode::Fenced,

@@ -130,12 +130,22 @@ fn an_error_names_its_field_and_its_send() {
     }
     let named = |name: &str| Frame::History(wire::History { conversation: name.to_owned(), before: None, limit: None });
     let device = |name: &str| Frame::Hello(wire::Hello { device: Some(name.to_owned()), ..wire::Hello::default() });
+    let read = |name: &str| Frame::Read(wire::Read { conversation: name.to_owned(), position: 7 });
+    let watch = |users: &[u64]| Frame::Watch(wire::Watch { users: users.to_vec() });
+    let typing = |to| decode(Frame::Typing(wire::Typing { to: Some(to) })).unwrap_err().code;
+    assert_eq!(typing(wire::typing::To::User(0)), BadRecipient);
+    assert_eq!(typing(wire::typing::To::Conversation("d:43:42".into())), BadRecipient);
     let rows = [
         (named(""), "conversation"),
         (named("d:43:42"), "conversation"),
         (named("d:0:73"), "conversation"),
         (device(""), "device"),
         (device("a b"), "device"),
+        (read(""), "conversation"),
+        (read("d:43:42"), "conversation"),
+        (Frame::Typing(wire::Typing { to: None }), "to"),
+        (watch(&[43, 0]), "users[1]"),
+        (watch(&[u64::MAX]), "users[0]"),
     ];
     for (frame, field) in rows {
         let why = decode(frame).unwrap_err();

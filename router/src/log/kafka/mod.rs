@@ -1,23 +1,23 @@
 //! The [`Log`] of a cluster: Kafka.
 //!
-//! One [`producer`] a process, which [`append`]s; one consumer that [`follow`]s partitions in order, fetched ahead; one that reads single
-//! [`point`]s; and a thread that looks after them: whether brokers can be reached ([`health`]). Nothing here joins a consumer group and no
-//! position is kept on the brokers: positions live in checkpoints.
+//! One [`producer`] a process, which [`append`]s, and what [`follow`]s partitions in order, fetched ahead: both of ours, over one [`connection`] to
+//! each broker, by what [`leaders`] knows. One consumer of librdkafka reads single [`point`]s, and a thread looks whether brokers can be reached
+//! ([`health`]). Nothing here joins a consumer group and no position is kept on the brokers: positions live in checkpoints.
 //!
 //! Known pitfalls, and where each is avoided:
 //!
 //! | pitfall | rule | where |
 //! |---|---|---|
-//! | K1, K12 assignment by groups: illegal generations, fenced members | `assign` by our own leases, nobody joins | `config::consumer`, [`follow`] |
+//! | K1, K12 assignment by groups: illegal generations, fenced members | partitions by our own leases, nobody joins | `config::consumer`, [`follow`] |
 //! | K2, K6 committed offsets jump back; their callbacks never come | no offset is committed | `config::consumer` |
-//! | K3 pause, resume, seek and split queues skip records | only assign and unassign; a gap counts when it is seen twice | [`follow`], [`point`] |
-//! | K4 a record of a partition one no longer has is taken for progress | a record counts for the follow whose offset it continues | `follow::Followed` |
+//! | K3 pause, resume, seek and split queues skip records | each fetch says from where on it wants what | [`follow`] |
+//! | K4 a record of a partition one no longer has is taken for progress | a record counts for the follow it was fetched for | `follow::fetch` |
 //! | K5 finish, then fence, on revoke | the reader's task is dropped first, then its [`Following`](super::Following) | callers |
 //! | K7 automatic commits lose; a dropped producer loses its queue | no automatic commits; `flush` counts what is left | [`KafkaLog::close`] |
 //! | K8 flush says yes though a record failed | only the answer to the record's own batch counts | `append::serve` |
 //! | K9 a local time-out breaks the idempotent producer for good | at least 120 s; in doubt about its sequence it takes a new name | `config::check`, `append::queue` |
 //! | K10 a new producer repeats what the old one sent | repeats are told apart by the chain and by message ids, not here | callers |
-//! | K11 latency by linger, Nagle, fetch back-off, blocking polls | set one by one | [`config`] |
+//! | K11 latency by linger, Nagle, fetch back-off, blocking polls | set one by one | [`config`], [`connection`] |
 //! | K13 transactions | not used | `config::consumer` |
 //! | K14 more partitions send keys elsewhere | the count is fixed and checked; our own arithmetic chooses | [`topics`], [`producer`] |
 
@@ -36,15 +36,18 @@ use super::{Entry, Log, LogError, Topic};
 mod append;
 mod client;
 pub mod config;
+mod connection;
 mod follow;
 mod health;
+mod leaders;
 mod point;
 pub(crate) mod producer;
 pub mod topics;
 
 pub use config::{KafkaConfig, Partitions};
-use follow::{FollowReader, Key};
+use follow::FollowReader;
 use health::Health;
+use leaders::{Key, Leaders};
 use point::PointReader;
 use producer::{Producer, Waiter};
 
@@ -64,6 +67,7 @@ pub struct KafkaLog {
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
     keeper: Option<std::thread::JoinHandle<()>>,
+    _asking: leaders::Keeper,
 }
 
 impl KafkaLog {
@@ -75,8 +79,9 @@ impl KafkaLog {
         config.check()?;
         let health = Arc::new(Health::new(config.brokers.join(",")));
         let runtime = Handle::try_current().map_err(|_| LogError::Refused("the log needs a runtime to be started in".into()))?;
-        let producer = Arc::new(Producer::new(config, &health, &runtime));
-        let follow = Arc::new(FollowReader::new(config, &health)?);
+        let (leaders, asking) = Leaders::new(config, &health, &runtime);
+        let producer = Arc::new(Producer::new(config, &health, &leaders, &runtime));
+        let follow = Arc::new(FollowReader::new(config, &leaders, &runtime));
         let point = Arc::new(PointReader::new(config, &health)?);
         let stop = Arc::new(AtomicBool::new(false));
         let keeper = {
@@ -90,7 +95,7 @@ impl KafkaLog {
             std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || keeper.run())
         };
         let keeper = Some(keeper.map_err(|why| LogError::Refused(why.to_string()))?);
-        Ok(Arc::new(Self { config: config.clone(), follow, point, producer, health, stop, keeper }))
+        Ok(Arc::new(Self { config: config.clone(), follow, point, producer, health, stop, keeper, _asking: asking }))
     }
 
     /// Whether a broker can be reached, as far as is known: false until the first has answered. Costs one atomic read.
@@ -139,7 +144,7 @@ impl KafkaLog {
         let Ok(bounds) = self.point.bounds(key).await else { return Ok(()) };
         point::outside(key, offset, bounds)?;
         if bounds.high > offset && self.follow.position(key) == Some(offset) {
-            self.follow.again(key);
+            self.follow.stalled(key);
         }
         Ok(())
     }

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::client::Context;
 use super::config::KafkaConfig;
-use super::follow::Key;
 use super::health::{Doubt, Health, PROBE_WAIT};
+use super::leaders::Key;
 use crate::log::{Entry, LogError, Topic};
 
 /// Requests that may wait.
@@ -153,7 +153,7 @@ struct Reading {
     found: Found,
     bytes: usize,
     done: bool,
-    /// See [`super::follow`]: a gap counts when it is seen again after a new assignment.
+    /// A gap was seen before this offset once: seen again after a new assignment, it is in the log.
     gap: Option<u64>,
     answer: Answer<Found>,
 }

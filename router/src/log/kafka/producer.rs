@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::append::{Appender, Fate, NotTaken};
 use super::config::KafkaConfig;
 use super::health::{Doubt, Health};
+use super::leaders::Leaders;
 use crate::log::{LogError, Topic};
 use crate::submit::{Outcome, Report};
 
@@ -130,9 +131,9 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(config: &KafkaConfig, health: &Arc<Health>, runtime: &Handle) -> Self {
+    pub(super) fn new(config: &KafkaConfig, health: &Arc<Health>, leaders: &Arc<Leaders>, runtime: &Handle) -> Self {
         let counts = Arc::new(Counts { began: Instant::now(), under_way: AtomicUsize::new(0), heard_ms: AtomicU64::new(0) });
-        let appender = Appender::new(config, health, runtime);
+        let appender = Appender::new(config, leaders, runtime);
         Self { config: config.clone(), health: Arc::clone(health), counts, appender }
     }
 

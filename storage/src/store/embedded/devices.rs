@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::StorageError;
-use crate::store::{Cursor, StoreError};
+use crate::store::{Cursor, Seen, StoreError};
 
 /// Devices that ask for their cursor at once; more wait.
 const ASKS: usize = 1024;
@@ -25,6 +25,11 @@ const CURSORS: &str = "SELECT d.user, d.device, d.cursor FROM json_each(?1) AS a
 const SAVE: &str = "INSERT INTO device (user, device, born_head, cursor, born_at_ms, seen_at_ms) \
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 2, ?2, ?2 FROM json_each(?1) WHERE true \
      ON CONFLICT (user, device) DO UPDATE SET cursor = max(cursor, excluded.cursor), seen_at_ms = excluded.seen_at_ms";
+
+const SEEN: &str = "UPDATE device SET seen_at_ms = max(seen_at_ms, asked.value ->> 2) FROM json_each(?1) AS asked \
+     WHERE device.user = asked.value ->> 0 AND device.device = asked.value ->> 1";
+const LAST_SEEN: &str =
+    "SELECT d.user, max(d.seen_at_ms) FROM json_each(?1) AS asked JOIN device AS d ON d.user = asked.value GROUP BY d.user";
 
 /// This installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +126,28 @@ impl Devices {
         let rows: Vec<_> = cursors.iter().map(|one| (one.owner.get(), one.device.as_str(), one.seq)).collect();
         sqlx::query(SAVE).bind(json(&rows)?).bind(now_ms()).execute(&self.writer).await.map_err(unavailable)?;
         Ok(())
+    }
+
+    /// Remembers when devices were there, all in one statement.
+    pub(super) async fn save_seen(&self, seen: &[Seen]) -> Result<(), StoreError> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = seen.iter().map(|one| (one.owner.get(), one.device.as_str(), one.at_ms)).collect();
+        sqlx::query(SEEN).bind(json(&rows)?).execute(&self.writer).await.map_err(unavailable)?;
+        Ok(())
+    }
+
+    /// When the last device of each user was there, in order.
+    pub(super) async fn last_seen(&self, users: &[UserId]) -> Result<Vec<Option<u64>>, StoreError> {
+        let asked: Vec<_> = users.iter().map(|user| user.get()).collect();
+        let rows = sqlx::query(LAST_SEEN).bind(json(&asked)?).fetch_all(&self.writer).await.map_err(unavailable)?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let (user, at_ms): (i64, i64) = (row.try_get(0).map_err(unavailable)?, row.try_get(1).map_err(unavailable)?);
+            found.insert(unsigned(user)?, unsigned(at_ms)?);
+        }
+        Ok(asked.iter().map(|user| found.get(user).copied()).collect())
     }
 
     pub(super) async fn close(&self) {

@@ -21,6 +21,8 @@ pub(super) struct Engine {
     pub(super) keys: Keyspace,
     pub(super) conversations: Keyspace,
     pub(super) heads: Keyspace,
+    pub(super) receipts: Keyspace,
+    pub(super) revisions: Keyspace,
     pub(super) checkpoints: Keyspace,
     /// From handing a batch over until it is durable and visible.
     pub(super) fsync: metrics::Histogram,
@@ -92,6 +94,8 @@ impl Engine {
             keys: database.keyspace("keys", keys).map_err(|error| no_folder(path, error))?,
             conversations: keyspace("conversations", true)?,
             heads: keyspace("heads", false)?,
+            receipts: keyspace("receipts", false)?,
+            revisions: keyspace("revisions", false)?,
             checkpoints: keyspace("checkpoints", true)?,
             fsync: metrics::histogram!("switchboard_stage_seconds", "stage" => "fsync"),
             failed: AtomicBool::new(false),

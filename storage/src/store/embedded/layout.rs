@@ -5,10 +5,13 @@
 //! |---|---|---|
 //! | `bodies` | position, conversation | kind, (owner, seq) of each mailbox it is in, Protobuf |
 //! | `mailbox` | owner, seq | position, conversation |
-//! | `history` | conversation, position | nothing |
+//! | `history` | conversation, position | sender; nothing in rows of older builds |
 //! | `keys` | message id, sender, conversation \[, refused hash\] | (owner, seq, position, body hash) of each owner |
 //! | `conversations` | owner, conversation | position of the last message |
 //! | `heads` | owner | head, floor |
+//! | `receipts` | owner, conversation, member | delivered, read, revision |
+//! | `receipts` | owner | seq up to which deliveries are told |
+//! | `revisions` | owner, revision | conversation, member of the receipt that changed then |
 //! | `checkpoints` | shard \[, source\] | owner epoch, offset; or a link |
 //!
 //! Bodies lie in the order of arrival: new ones only ever go to the end, so the engine has nothing to merge there, and retention is one
@@ -16,9 +19,11 @@
 
 use std::sync::Arc;
 
+use protocol::receipt::{Marks, Receipt};
 use protocol::record::{BodyHash, EventBody, Identity, Link, Message, Record, Refusal, Source};
 use protocol::{ConversationId, Position, Seq, UserId};
 
+use crate::receipt::ReceiptKey;
 use crate::store::{Checkpoint, Head, KeyOf, KeyRow, StoreError};
 
 const CONVERSATION: usize = ConversationId::KEY_LEN;
@@ -66,6 +71,44 @@ pub(super) fn mailbox_key(owner: UserId, seq: Seq) -> [u8; 16] {
 
 pub(super) fn head_key(owner: UserId) -> [u8; 8] {
     owner.get().to_be_bytes()
+}
+
+/// The sender in a history row; none in a row of an older build.
+pub(super) fn sender_of(value: &[u8]) -> Result<Option<UserId>, StoreError> {
+    if value.is_empty() { Ok(None) } else { Take(value).u64().map(|number| Some(UserId::from_stored(number))) }
+}
+
+pub(super) fn receipt_key(key: &ReceiptKey) -> [u8; NUMBERED + 8] {
+    let mut bytes = [0; NUMBERED + 8];
+    bytes[..NUMBERED].copy_from_slice(&numbered(key.owner.get(), key.conversation));
+    bytes[NUMBERED..].copy_from_slice(&key.member.get().to_be_bytes());
+    bytes
+}
+
+pub(super) fn receipt_value(receipt: &Receipt) -> [u8; 24] {
+    let mut value = [0; 24];
+    value[..16].copy_from_slice(&two(receipt.marks.delivered.get(), receipt.marks.read.get()));
+    value[16..].copy_from_slice(&receipt.rev.to_be_bytes());
+    value
+}
+
+/// The watermarks and the revision in a row.
+pub(super) fn receipt_of(value: &[u8]) -> Result<(Marks, u64), StoreError> {
+    let mut take = Take(value);
+    let mut position = || take.u64().map(Position::from_stored);
+    Ok((Marks { delivered: position()?, read: position()? }, take.u64()?))
+}
+
+pub(super) fn revision_key(owner: UserId, rev: u64) -> [u8; 16] {
+    two(owner.get(), rev)
+}
+
+pub(super) fn revision_value(receipt: &Receipt) -> [u8; NUMBERED] {
+    numbered(receipt.member.get(), receipt.conversation)
+}
+
+pub(super) fn revision_of(value: &[u8]) -> Result<(ConversationId, UserId), StoreError> {
+    Ok((conversation_of(value)?, UserId::from_stored(Take(value).u64()?)))
 }
 
 /// One row for each identity, whoever the owners are; a refusal has its own.

@@ -13,14 +13,20 @@ use protocol::{ConversationId, DeviceName, Position, Seq, UserId};
 use router::expand::ShardId;
 use tokio::sync::Semaphore;
 
-use super::{Acquired, Checkpoint, Commit, Cursor, Cutoff, Head, KeyOf, KeyRow, Page, Place, Retained, Slice, Store, StoreError};
+use super::{
+    Acquired, Checkpoint, Commit, Cursor, Cutoff, Delivered, Head, KeyOf, KeyRow, Page, Place, Retained, Seen, Slice, Standing,
+    Store, StoreError,
+};
 use crate::StorageError;
+use crate::receipt::ReceiptKey;
+use protocol::receipt::{Marks, Receipt};
 
 mod devices;
 mod engine;
 mod heads;
 mod layout;
 mod read;
+mod receipts;
 mod retain;
 mod torn;
 mod write;
@@ -42,7 +48,7 @@ pub const FATAL_EXIT: i32 = 70;
 pub struct Options {
     /// Block cache.
     pub cache_bytes: u64,
-    /// Size at which a memtable is sealed and written out; there are seven.
+    /// Size at which a memtable is sealed and written out; there are nine.
     pub memtable_bytes: u64,
     /// Journal kept at most before memtables are forced out; at least 64 MiB.
     pub journal_bytes: u64,
@@ -86,6 +92,8 @@ impl std::fmt::Debug for Options {
 struct Mailboxes {
     engine: Engine,
     heads: Heads,
+    /// How far deliveries are told, of recent mailboxes: kept as heads are, with no floor.
+    through: Heads,
     writer: Mutex<Writer>,
     resume: Mutex<retain::Resume>,
 }
@@ -119,7 +127,13 @@ impl EmbeddedStore {
         let instance = devices.instance().await?;
         // new folders and files are only safe when their names are
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| folder(error.to_string()))?;
-        let mailboxes = Mailboxes { engine, heads: Heads::new(heads), writer: Mutex::default(), resume: Mutex::default() };
+        let mailboxes = Mailboxes {
+            engine,
+            heads: Heads::new(heads),
+            through: Heads::new(heads),
+            writer: Mutex::default(),
+            resume: Mutex::default(),
+        };
         mailboxes.belong_to(&instance.id).map_err(|error| folder(error.to_string()))?;
         Ok(Self { mailboxes: Arc::new(mailboxes), devices, instance, readers: Arc::new(Semaphore::new(readers)) })
     }
@@ -155,6 +169,11 @@ impl EmbeddedStore {
     /// The head of a mailbox, from memory if it is there.
     pub(crate) fn head_blocking(&self, owner: UserId) -> Result<Head, StoreError> {
         self.mailboxes.head_now(owner)
+    }
+
+    /// As [`Store::receipts`], on this thread.
+    pub(crate) fn receipts_blocking(&self, keys: &[ReceiptKey]) -> Result<Vec<Option<Marks>>, StoreError> {
+        self.mailboxes.receipts_now(keys)
     }
 
     /// As [`Store::commit`], on this thread, by a writer that has looked for all keys since its last commit.
@@ -285,6 +304,42 @@ impl Store for EmbeddedStore {
 
     fn known_epoch(&self, _owner: UserId) -> u64 {
         self.instance.stream_epoch
+    }
+
+    async fn receipts(&self, _shard: ShardId, keys: &[ReceiptKey]) -> Result<Vec<Option<Marks>>, StoreError> {
+        let keys = keys.to_vec();
+        self.blocking(move |mailboxes| mailboxes.receipts_now(&keys)).await
+    }
+
+    async fn receipts_since(&self, owner: UserId, rev: u64, limit: u32) -> Result<Vec<Receipt>, StoreError> {
+        self.blocking(move |mailboxes| mailboxes.receipts_since_now(owner, rev, limit)).await
+    }
+
+    async fn delivered(&self, owner: UserId, acknowledged: Place, after: Seq) -> Result<Option<Delivered>, StoreError> {
+        // told already, the usual case of an attach: no snapshot and no thread
+        let nothing = acknowledged.seq == 0 || acknowledged.epoch != self.instance.stream_epoch;
+        if nothing || acknowledged.seq <= self.mailboxes.through_now(owner)? {
+            return Ok(None);
+        }
+        self.blocking(move |mailboxes| mailboxes.delivered_now(owner, acknowledged.seq, after)).await
+    }
+
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
+        let conversations = conversations.to_vec();
+        self.blocking(move |mailboxes| mailboxes.last_positions_now(owner, &conversations)).await
+    }
+
+    async fn standings(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Standing>, StoreError> {
+        let conversations = conversations.to_vec();
+        self.blocking(move |mailboxes| mailboxes.standings_now(owner, &conversations)).await
+    }
+
+    async fn save_seen(&self, seen: &[Seen]) -> Result<(), StoreError> {
+        self.devices.save_seen(seen).await
+    }
+
+    async fn last_seen(&self, users: &[UserId]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.devices.last_seen(users).await
     }
 
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError> {

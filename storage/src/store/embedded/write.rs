@@ -73,11 +73,13 @@ impl Mailboxes {
             return Err(StoreError::Fenced(shard.0));
         }
         let mode = (!planted(Bug::NoFsync)).then_some(PersistMode::SyncData);
-        let mut batch = self.engine.batch(commit.rows.len() * 5 + 8, mode);
+        let mut batch = self.engine.batch(commit.rows.len() * 5 + commit.receipts.len() * 3 + commit.through.len() + 8, mode);
         let heads = self.put_rows(&mut batch, shard, &commit.rows)?;
         self.put_bodies(&mut batch, &commit.rows, known)?;
         self.put_conversations(&mut batch, &commit.rows, known)?;
         self.put_keys(&mut batch, shard, &commit.keys, known)?;
+        self.put_receipts(&mut batch, &commit.receipts)?;
+        let through = self.put_through(&mut batch, &commit.through)?;
         for high_water in &commit.high_waters {
             let key = layout::source_key(shard.0, high_water.source);
             batch.insert(&self.engine.checkpoints, key, layout::link_value(high_water.link));
@@ -90,6 +92,9 @@ impl Mailboxes {
         writer.checkpoints.insert(shard.0, checkpoint);
         for (owner, head) in heads {
             self.heads.set(owner, head);
+        }
+        for (member, seq) in through {
+            self.through.set(member, Head { head: seq, floor: 0 });
         }
         Ok(())
     }
@@ -139,7 +144,7 @@ impl Mailboxes {
             batch.insert(&self.engine.bodies, *key, layout::body_value(body, places));
             if let EventBody::Message(message) = body {
                 let key = layout::history_key(message.record.identity.conversation, message.position);
-                batch.insert(&self.engine.history, key, []);
+                batch.insert(&self.engine.history, key, message.record.identity.sender.get().to_be_bytes());
             }
         }
         Ok(())

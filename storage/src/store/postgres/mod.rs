@@ -322,6 +322,10 @@ impl Store for PostgresStore {
         self.inner.map.read().stream_epoch(self.inner.shards.of(owner))
     }
 
+    async fn last_positions(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Option<Position>>, StoreError> {
+        self.inner.last_positions_now(owner, conversations).await
+    }
+
     async fn retain(&self, cutoff: Cutoff) -> Result<Retained, StoreError> {
         self.inner.retain_now(cutoff).await
     }

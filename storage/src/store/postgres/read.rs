@@ -39,6 +39,10 @@ const CONVERSATIONS: &str = "SELECT e.last_seq, e.position, e.record FROM shard 
 const HEADS: &str = "SELECT coalesce(h.head, 0) AS head, coalesce(h.floor, 0) AS floor \
      FROM shard s CROSS JOIN unnest($2) WITH ORDINALITY AS t(owner, at) LEFT JOIN head h ON h.shard = s.shard AND h.owner = t.owner \
      WHERE s.shard = $1 AND s.state = 'open' ORDER BY t.at";
+const LAST_POSITIONS: &str = "SELECT c.last_position \
+     FROM shard s CROSS JOIN unnest($3) WITH ORDINALITY AS t(conversation, at) \
+     LEFT JOIN conversation c ON c.shard = s.shard AND c.owner = $2 AND c.conversation = t.conversation \
+     WHERE s.shard = $1 AND s.state = 'open' ORDER BY t.at";
 const KEYS: &str = "SELECT k.owner IS NOT NULL AS known, k.seq, k.position, k.body_hash \
      FROM shard s CROSS JOIN unnest($2, $3, $4, $5, $6) WITH ORDINALITY AS t(owner, sender, id, conversation, refused, at) \
      LEFT JOIN identity_key k ON k.shard = s.shard AND k.id = t.id AND k.owner = t.owner AND k.sender = t.sender \
@@ -92,6 +96,25 @@ impl Inner {
             })
             .await?;
         page(&rows, limit, |row| number(row, "last_seq"))
+    }
+
+    pub(super) async fn last_positions_now(
+        &self,
+        owner: UserId,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<Option<Position>>, StoreError> {
+        if conversations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shard = self.shards.of(owner);
+        let names: Vec<_> = conversations.iter().map(|conversation| conversation.key()).collect();
+        let rows =
+            self.at(shard, || sqlx::query(LAST_POSITIONS).bind(i32::from(shard.0)).bind(bound(owner.get())).bind(&names)).await?;
+        let last = |row: &PgRow| {
+            let position: Option<i64> = get(row, "last_position")?;
+            position.map(|position| unsigned(position).map(Position::from_stored)).transpose()
+        };
+        rows.iter().map(last).collect()
     }
 
     pub(super) async fn heads_now(&self, shard: ShardId, owners: &[UserId]) -> Result<Vec<Head>, StoreError> {

@@ -6,8 +6,8 @@ use kafka_protocol::records::{
     Compression, NO_PARTITION_LEADER_EPOCH, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 
-use super::queue::Key;
 use crate::log::Topic;
+use crate::log::kafka::leaders::Key;
 
 /// What the brokers call a producer. With its place in the sequence of a partition it names a batch for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) struct Producer {
 }
 
 /// The bytes of a batch that begins at this place of the producer's sequence. `now_ms`: its time, milliseconds since 1970.
-pub(super) fn batch<'a>(
+pub(crate) fn batch<'a>(
     (topic, partition): Key,
     payloads: impl Iterator<Item = &'a Bytes>,
     (producer, sequence): (Producer, i32),

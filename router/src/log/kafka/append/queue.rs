@@ -8,12 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::batch::{Producer, batch, next_sequence};
-use crate::log::Topic;
-
-/// A partition.
-pub(crate) type Key = (Topic, u16);
-/// A broker, as the brokers number themselves.
-pub(crate) type BrokerId = i32;
+use crate::log::kafka::leaders::{BrokerId, Key};
 
 /// First pause before a batch goes out again; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -184,11 +179,6 @@ impl<W> Queue<W> {
     /// Whether the producer has no name: nothing new is sent until it has.
     pub(crate) const fn wants_name(&self) -> bool {
         self.producer.is_none()
-    }
-
-    /// Whether something waits for a partition whose leader is not known.
-    pub(crate) fn wants_leader(&self) -> bool {
-        self.partitions.values().any(|partition| partition.leader.is_none() && partition.wants())
     }
 
     /// The batches to be sent to this broker now, in one request; and when to look again, if some of it must pause.

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::connection::{Broken, Connection};
-use super::leaders::topic_name;
-use super::queue::{Answer, Key, Outgoing};
-use super::{Broker, Shared, Waiter, now_ms};
+use super::queue::{Answer, Outgoing};
+use super::{REPLICAS_WAIT_MS, Shared, Waiter, now_ms};
 use crate::log::Topic;
-use crate::log::kafka::health::Doubt;
+use crate::log::kafka::connection::{Broken, Connection};
+use crate::log::kafka::leaders::{BrokerId, Key, topic_name};
 
 /// First pause after a connection broke; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -24,38 +24,37 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const ACKS_ALL: i16 = -1;
 
 /// Serves one broker for ever.
-pub(super) async fn serve<W: Waiter>(shared: Arc<Shared<W>>, broker: Arc<Broker>) {
+pub(super) async fn serve<W: Waiter>(shared: Arc<Shared<W>>, broker: BrokerId, wake: Arc<Notify>) {
     let (mut connection, mut failures) = (None, 0_u32);
     loop {
-        let (outgoing, later) = shared.queue.lock().take(broker.id, Instant::now(), now_ms());
+        let (outgoing, later) = shared.queue.lock().take(broker, Instant::now(), now_ms());
         if outgoing.is_empty() {
-            wait(&broker, later).await;
+            wait(&wake, later).await;
             if !shared.linger.is_zero() {
                 sleep(shared.linger).await;
             }
             continue;
         }
         let sent: Vec<_> = outgoing.iter().map(|one| one.key).collect();
-        match send(&shared, &broker, &mut connection, outgoing).await {
+        match send(&shared, broker, &mut connection, outgoing).await {
             Ok(response) => {
                 failures = 0;
-                settle(&shared, &broker, sent, response);
+                settle(&shared, broker, sent, response);
             }
             Err(why) => {
                 connection = None;
                 failures += 1;
-                tracing::debug!(broker = broker.id, %why, failures, "an append request was not answered");
-                shared.queue.lock().lost(broker.id, Instant::now());
-                shared.health.doubt(Doubt::Some);
-                shared.look.notify_one(); // others may lead now
+                tracing::debug!(broker, %why, failures, "an append request was not answered");
+                shared.queue.lock().lost(broker, Instant::now());
+                shared.leaders.unanswered(); // others may lead now
                 sleep(PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(PAUSE_MAX)).await;
             }
         }
     }
 }
 
-async fn wait(broker: &Broker, later: Option<Instant>) {
-    let woken = broker.wake.notified();
+async fn wait(wake: &Notify, later: Option<Instant>) {
+    let woken = wake.notified();
     match later {
         Some(later) => drop(tokio::time::timeout_at(later.into(), woken).await),
         None => woken.await,
@@ -64,16 +63,13 @@ async fn wait(broker: &Broker, later: Option<Instant>) {
 
 async fn send<W>(
     shared: &Shared<W>,
-    broker: &Broker,
+    broker: BrokerId,
     connection: &mut Option<Connection>,
     outgoing: Vec<Outgoing>,
 ) -> Result<ProduceResponse, Broken> {
     let mut live = match connection.take() {
         Some(live) => live,
-        None => {
-            let address = broker.address.lock().clone();
-            Connection::open(&address).await?
-        }
+        None => shared.leaders.connect(broker).await?,
     };
     metrics::counter!("switchboard_log_append_requests_total").increment(1);
     metrics::counter!("switchboard_log_append_batches_total").increment(outgoing.len() as u64);
@@ -93,12 +89,12 @@ fn request<W>(shared: &Shared<W>, outgoing: Vec<Outgoing>) -> ProduceRequest {
     };
     ProduceRequest::default()
         .with_acks(ACKS_ALL)
-        .with_timeout_ms(shared.timeout_ms)
+        .with_timeout_ms(REPLICAS_WAIT_MS)
         .with_topic_data(topics.into_iter().map(topic).collect())
 }
 
 /// Settles each batch that was sent; one of which nothing was said goes out again.
-fn settle<W: Waiter>(shared: &Shared<W>, broker: &Broker, sent: Vec<Key>, response: ProduceResponse) {
+fn settle<W: Waiter>(shared: &Shared<W>, broker: BrokerId, sent: Vec<Key>, response: ProduceResponse) {
     let mut answers: BTreeMap<Key, Answer> = sent.into_iter().map(|key| (key, Answer::Again)).collect();
     for found in response.responses {
         let Some(at) = shared.names.iter().position(|name| name == found.name.0.as_str()) else { continue };
@@ -114,10 +110,10 @@ fn settle<W: Waiter>(shared: &Shared<W>, broker: &Broker, sent: Vec<Key>, respon
     let in_doubt = answers.values().any(|answer| !matches!(answer, Answer::Done(_)));
     let fates: Vec<_> = {
         let mut queue = shared.queue.lock();
-        answers.into_iter().flat_map(|(key, answer)| queue.answered(broker.id, key, answer, now)).collect()
+        answers.into_iter().flat_map(|(key, answer)| queue.answered(broker, key, answer, now)).collect()
     };
     if in_doubt {
-        shared.look.notify_one();
+        shared.leaders.doubt();
     }
     shared.tell(fates);
 }

@@ -6,6 +6,7 @@ use kafka_protocol::records::RecordBatchDecoder;
 use proptest::prelude::*;
 
 use super::*;
+use crate::log::Topic;
 
 const BOUNDS: Bounds = Bounds { records: 1000, bytes: 1 << 20, batch_bytes: 200, timeout: Duration::from_secs(120) };
 const KEY: Key = (Topic::Mailbox, 1);
@@ -84,7 +85,6 @@ fn too_much_and_too_old_are_told() {
     let mut queue = ready(Bounds { records: 2, ..BOUNDS });
     assert!(queue.push(KEY, payload(0), 0, now).is_ok() && queue.push((Topic::Mailbox, 2), payload(1), 1, now).is_ok());
     assert_eq!(queue.push(KEY, payload(2), 2, now), Err(2), "full");
-    assert!(queue.wants_leader());
     queue.take(7, now, 0);
     let later = now + BOUNDS.timeout;
     assert_eq!(queue.give_up(later), [(1, Fate::NeverSent)], "what is with a broker is left to it");

@@ -16,11 +16,12 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How long a request may take; a frozen broker is given up after this.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// The largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Every broker answers this version, whatever else it speaks.
 const API_VERSIONS_VERSION: i16 = 0;
 /// Topics are named by name up to here, by number beyond.
-const VERSIONS_MAX: [(ApiKey, i16); 3] = [(ApiKey::Produce, 12), (ApiKey::Metadata, 12), (ApiKey::InitProducerId, 4)];
+const VERSIONS_MAX: [(ApiKey, i16); 4] =
+    [(ApiKey::Produce, 12), (ApiKey::Fetch, 12), (ApiKey::Metadata, 12), (ApiKey::InitProducerId, 4)];
 
 /// Why a connection is of no use any more.
 #[derive(Debug, thiserror::Error)]
