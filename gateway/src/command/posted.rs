@@ -21,6 +21,7 @@ impl Client {
                 let taken = self.acknowledge(seq).map(drop);
                 taken.map_err(|_| error(ErrorCode::BadField, Some("seq"), "an event that was never sent to this device"))
             }
+            ClientFrame::Watch(users) => self.watch_these(users),
             _ => Err(error(ErrorCode::UnknownType, None, "that is not said by POST")),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Call, Device, ask, delete, get, patch, phone, post};
-use crate::raw::Server;
+use crate::raw::{Raw, Server};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -50,8 +50,8 @@ impl Document {
     }
 }
 
-/// A good call of every operation, in an order that makes them good. Whoever adds an operation adds it here.
-fn good_calls(server: &Server) -> Vec<(&'static str, Call)> {
+/// A good call of every operation, in an order that makes them good, and the session that some are about. Whoever adds an operation adds it here.
+fn good_calls(server: &Server) -> (Raw, Vec<(&'static str, Call)>) {
     let ann = Device::log_in(server, &phone(1), "phone");
     let spare = Device::log_in(server, &phone(2), "spare");
     Device::log_in(server, &phone(1), "tablet");
@@ -60,7 +60,7 @@ fn good_calls(server: &Server) -> Vec<(&'static str, Call)> {
     let by = |call: Call| call.by(&ann.access);
     let numbers = [&ann.user, &spare.user].map(|user| user.parse::<u64>().expect("a number"));
     let conversation = format!("d:{}:{}", numbers[0].min(numbers[1]), numbers[0].max(numbers[1]));
-    vec![
+    let calls = vec![
         ("POST /v1/registrations", post("/v1/registrations", &json!({"phone": phone(4), "device": "phone"}))),
         ("POST /v1/registrations/verify", post("/v1/registrations/verify", &verify)),
         ("POST /v1/sessions/refresh", post("/v1/sessions/refresh", &json!({"refresh_token": spare.refresh}))),
@@ -74,9 +74,17 @@ fn good_calls(server: &Server) -> Vec<(&'static str, Call)> {
         ("GET /v1/conversations", by(get("/v1/conversations?limit=1"))),
         ("GET /v1/conversations/{id}/messages", by(get(&format!("/v1/conversations/{conversation}/messages")))),
         ("POST /v1/received", by(post("/v1/received", &json!({"seq": 0, "device": "phone"})))),
+        (
+            "POST /v1/conversations/{id}/read",
+            by(post(&format!("/v1/conversations/{conversation}/read"), &json!({"position": "0"}))),
+        ),
+        ("POST /v1/typing", by(post("/v1/typing", &json!({"to": format!("u:{}", spare.user)})))),
+        ("POST /v1/watch", by(post("/v1/watch", &json!({"users": [spare.user], "device": "phone"})))),
         ("GET /v1/openapi.json", get("/v1/openapi.json")),
+        ("GET /v1/asyncapi.json", get("/v1/asyncapi.json")),
         ("DELETE /v1/sessions/current", by(delete("/v1/sessions/current"))),
-    ]
+    ];
+    (ann.attach(server), calls)
 }
 
 fn message(to: &str) -> Value {
@@ -99,7 +107,7 @@ fn every_operation_answers_as_the_document_says() {
     let json = get("/v1/openapi.json").send(&server).json;
     assert_eq!(json["openapi"].as_str().map(|version| &version[..4]), Some("3.1."));
     let mut document = Document { json, answered: BTreeSet::new() };
-    let good = good_calls(&server);
+    let (_session, good) = good_calls(&server);
     for (name, call) in &good {
         let answer = call.send(&server);
         assert!((200..300).contains(&answer.status), "{name}: {answer:?}");

@@ -2,6 +2,7 @@
 
 #[path = "../accounts/api.rs"]
 mod api;
+mod hints;
 mod http;
 #[path = "../raw/mod.rs"]
 mod raw;

@@ -85,6 +85,29 @@ struct Conversation {
     conversation: String,
     /// Its last message.
     last: Message,
+    /// Messages of others behind `read`, at most 1000.
+    #[schema(minimum = 0, maximum = 1000)]
+    unread: u32,
+    /// Your own read position, `0` if none.
+    #[schema(example = "281474976710674", pattern = "^[0-9]+$")]
+    read: String,
+    /// How far the others have come.
+    receipts: Vec<Standing>,
+}
+
+/// How far a member of a conversation has come.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "described here, written by the codec")]
+struct Standing {
+    /// Who.
+    #[schema(example = "43", pattern = "^[0-9]+$")]
+    member: String,
+    /// Everything up to here reached one of their devices; `0`: nothing did.
+    #[schema(example = "281474976710674", pattern = "^[0-9]+$")]
+    delivered: String,
+    /// Everything up to here was read; `0`: nothing was.
+    #[schema(example = "281474976710674", pattern = "^[0-9]+$")]
+    read: String,
 }
 
 /// List your conversations

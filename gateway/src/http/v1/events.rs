@@ -44,13 +44,16 @@ struct From {
     /// The epoch of the cursor.
     #[param(value_type = Option<String>, pattern = "^[0-9]+$")]
     epoch: Option<Position>,
+    /// The newest `rev` of a receipt that is stored at the client: later ones are told after `live`. `0`: all; absent: none.
+    #[param(value_type = Option<String>, pattern = "^[0-9]+$")]
+    rev: Option<Position>,
 }
 
 /// Receive events
 ///
 /// Server-sent events: `event` is a frame's type, `data` the frame in JSON, `id` the seq of an `event`, the cursor. `: ` comes at least every 15 seconds. The
 /// last event, `close`, says why the stream ends: `{"type":"close","code":4409,"reason":"superseded"}`, with the codes of the WebSocket. Acknowledge by
-/// `POST /v1/received`.
+/// `POST /v1/received`; choose whose presence comes by `POST /v1/watch`.
 #[utoipa::path(get, path = "/v1/events", tag = "Messages", security(("bearer" = [])),
     params(From, ("Last-Event-ID" = Option<String>, Header, description = "The last seq that is stored at the client")),
     responses((status = 200, description = "The stream.", content_type = "text/event-stream", body = String), NeedsToken, MayBeForbidden, Errors))]
@@ -68,6 +71,7 @@ async fn open(
     let hello = Hello {
         device: from.device,
         epoch: from.epoch.map(Position::get),
+        rev: from.rev.map(Position::get),
         cursor: last_event_id(&headers)?.or(from.cursor),
         ..Hello::default()
     };

@@ -32,8 +32,12 @@ mod contacts;
 mod conversations;
 mod messages;
 mod received;
+mod read;
+mod typing;
+mod watch;
 mod events;
 pub mod openapi;
+mod asyncapi;
 
 use std::sync::Arc;
 
@@ -65,8 +69,12 @@ fn routes(keyed: impl FnOnce(OpenApiRouter<Arc<Gateway>>) -> OpenApiRouter<Arc<G
         .merge(conversations::routes())
         .merge(messages::routes())
         .merge(received::routes())
+        .merge(read::routes())
+        .merge(typing::routes())
+        .merge(watch::routes())
         .merge(events::routes())
         .merge(openapi::routes())
+        .merge(asyncapi::routes())
 }
 
 /// The API of one gateway.

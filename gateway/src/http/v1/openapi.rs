@@ -23,7 +23,7 @@ use crate::node::Gateway;
         description = "Accounts and messages over HTTP. Every answer is an envelope: `{\"success\":true,\"data\":…}` or `{\"success\":false,\"error\":{\"code\":…}}`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    tags((name = "Accounts", description = "Numbers, codes, sessions, devices, profiles"), (name = "Messages", description = "What the socket does, by requests and a stream of server-sent events"), (name = "Document", description = "This document")),
+    tags((name = "Accounts", description = "Numbers, codes, sessions, devices, profiles"), (name = "Messages", description = "What the socket does, by requests and a stream of server-sent events"), (name = "Document", description = "This document, and that of the socket")),
     components(schemas(super::error::Failure)),
     modifiers(&Bearer)
 )]

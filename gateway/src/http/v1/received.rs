@@ -81,6 +81,7 @@ async fn to_store(node: &Gateway, bearer: &Bearer, device: &DeviceName, seq: Seq
     let known = node.ports.store.cursor(bearer.user, device, Some(seq)).await.map_err(unavailable)?;
     if seq > known.seq {
         node.cursors.acknowledged(bearer.user, device, Place { seq, ..known });
+        node.receipts.acknowledged(bearer.user, Place { seq, ..known });
     }
     Ok(())
 }

@@ -73,6 +73,7 @@ class SseLink implements Link {
     this.#over = true;
     this.#stream.abort();
     // posts that were made are let go on: an acknowledgement may be among them
+    this.#upstream.rest();
   }
 
   #end(closed: Closed): void {
