@@ -154,8 +154,12 @@ fn a_token_that_expires_ends_its_stream_a_grace_later() {
 }
 
 #[test]
-fn heartbeats_keep_a_silent_stream_alive() {
-    let server = Server::start_with(&[("SWITCHBOARD_GATEWAY__HEARTBEAT", "1s"), ("SWITCHBOARD_GATEWAY__STALL_DEADLINE", "1s")]);
+fn heartbeats_keep_a_silent_stream_alive_beyond_every_deadline_of_requests() {
+    let server = Server::start_with(&[
+        ("SWITCHBOARD_GATEWAY__HEARTBEAT", "1s"),
+        ("SWITCHBOARD_GATEWAY__STALL_DEADLINE", "1s"),
+        ("SWITCHBOARD_GATEWAY__REQUEST_DEADLINE", "1s"),
+    ]);
     let mut stream = open(&server, 1, "tab", "");
     stream.until("live");
     let event = std::thread::scope(|scope| {

@@ -1,8 +1,8 @@
 // The fallback against the real server, through a proxy that breaks upgrades, loses answers and answers itself.
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { MemoryStorage } from "../../src/index.js";
-import type { ClientOptions } from "../../src/index.js";
+import { MemoryStorage, comparePositions } from "../../src/index.js";
+import type { ClientOptions, Receipt } from "../../src/index.js";
 import { URL_, control, dense, live, person, texts, until } from "./harness.js";
 import type { Person } from "./harness.js";
 import { Proxy } from "./proxy.js";
@@ -125,6 +125,70 @@ test("back to WebSocket, once one opens beside the stream", async () => {
   await who.client.send("u:45", "upgraded").accepted;
   assert.deepEqual(who.problems, []);
   await end();
+});
+
+test("read, typing and watch go up by POST; receipts, typing and presence come down the stream, and receipts after being away", async () => {
+  const { proxy, who, end } = await through("44", "hints", { transport: "sse" });
+  const other = await through("45", "hints", { transport: "sse" });
+  const tablet = person("45", "hints-tablet");
+  const [receipts, own, typing, presence]: [Receipt[], Receipt[], string[], string[]] = [[], [], [], []];
+  who.client.on("receipt", (receipt) => { receipts.push(receipt); });
+  tablet.client.on("receipt", (receipt) => { own.push(receipt); });
+  who.client.on("typing", ({ from, conversation }) => { typing.push(`${from} ${conversation}`); });
+  who.client.on("presence", ({ user, online }) => { presence.push(`${user} ${online}`); });
+  await Promise.all([who.client.connect(), other.who.client.connect(), tablet.client.connect()]);
+  await Promise.all([overSse(who), overSse(other.who), live(tablet)]);
+  const sent = who.client.send("u:45", "hints 1");
+  await sent.accepted;
+  await until("it arrives", () => texts(other.who, "44", "hints").length === 1);
+  const position = other.who.got.at(-1)?.position ?? "";
+  const of45 = (reached: (receipt: Receipt) => boolean): boolean => receipts.some((receipt) => receipt.member === "45" && reached(receipt));
+  await until("delivered", () => of45(({ delivered }) => comparePositions(delivered, position) >= 0));
+
+  who.client.watch(["45"]);
+  await until("presence", () => presence.includes("45 true"));
+  other.who.client.typing("u:44");
+  await until("typing", () => typing.includes(`45 ${D}`));
+  other.who.client.read(D, position);
+  await until("read", () => of45(({ read }) => comparePositions(read, position) >= 0));
+  await until("one's other device learns it", () => own.some(({ member, read }) => member === "45" && comparePositions(read, position) >= 0));
+
+  // a refusal for now: it is said again
+  const next = who.client.send("u:45", "hints 2");
+  await next.accepted;
+  await until("it arrives too", () => texts(other.who, "44", "hints").length === 2);
+  const later = other.who.got.at(-1)?.position ?? "";
+  const faults: Fault[] = [{ status: 503, body: "<html>" }, { status: 429, body: "<html>" }, "lost answer"];
+  other.proxy.fault = ({ url }) => (url?.endsWith("/read") === true ? faults.shift() ?? null : null);
+  await who.client.close();
+  other.who.client.read(D, later);
+  await until("tried again", () => faults.length === 0);
+  const again = await through("44", "hints", { transport: "sse", storage: who.storage });
+  const missed: Receipt[] = [];
+  again.who.client.on("receipt", (receipt) => { missed.push(receipt); });
+  await again.who.client.connect();
+  await until("told after being away", () => missed.some(({ member, read }) => member === "45" && comparePositions(read, later) >= 0));
+  assert.ok(again.proxy.requests.some((name) => /GET \/v1\/events.*[?&]rev=\d+/.test(name)), "it has said which it knows");
+  assert.equal(proxy.requests.filter((name) => name === "POST /v1/watch").length, 1);
+  assert.deepEqual([who.problems, other.who.problems, again.who.problems], [[], [], []]);
+  await Promise.all([end(), other.end(), again.end(), tablet.client.close()]);
+});
+
+test("presence comes again on every stream", async () => {
+  const { proxy, who, end } = await through("44", "again", { transport: "sse" });
+  const other = person("45", "again");
+  const presence: string[] = [];
+  who.client.on("presence", ({ user, online }) => { presence.push(`${user} ${online}`); });
+  await Promise.all([who.client.connect(), other.client.connect()]);
+  await Promise.all([overSse(who), live(other)]);
+  await who.client.send("u:45", "again").accepted;
+  who.client.watch(["45"]);
+  await until("presence", () => presence.length === 1);
+  proxy.cut();
+  await until("presence once more", () => presence.length === 2);
+  assert.deepEqual(presence, ["45 true", "45 true"]);
+  await end();
+  await other.client.close();
 });
 
 test("the device connects elsewhere: the stream says so, and the client stops", async () => {
