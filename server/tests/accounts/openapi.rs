@@ -97,7 +97,9 @@ const STREAM: &str = "GET /v1/events";
 /// The path with something in it that names nothing.
 fn nowhere(name: &str) -> Call {
     let (method, path) = name.split_once(' ').expect("METHOD /path");
-    let parts = path.split('/').map(|part| if part.starts_with('{') { "4503599627370496" } else { part });
+    // a conversation that nobody has begun is an empty one
+    let nothing = if path.contains("conversations") { "d:1:4503599627370496" } else { "4503599627370496" };
+    let parts = path.split('/').map(|part| if part.starts_with('{') { nothing } else { part });
     Call { method: method.into(), ..get(&parts.collect::<Vec<_>>().join("/")) }
 }
 
