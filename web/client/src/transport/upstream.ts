@@ -40,11 +40,14 @@ export class Upstream {
   readonly #lanes = new Map<string, Lane>();
   readonly #abort = new AbortController();
   readonly #resting = new AbortController();
-  readonly #latest: LatestOnly;
+  readonly #reads: LatestOnly;
+  readonly #watches: LatestOnly;
 
   constructor(options: UpstreamOptions) {
     this.#options = options;
-    this.#latest = new LatestOnly({ refused: (error) => this.#refused(error), over: this.#resting.signal });
+    const latest = { refused: (error: ApiError) => this.#refused(error), over: this.#resting.signal };
+    this.#reads = new LatestOnly(latest);
+    this.#watches = new LatestOnly(latest);
   }
 
   /** Nothing is told any more; what is under way is given up. */
@@ -145,13 +148,13 @@ export class Upstream {
 
   #read({ conversation, position }: Frame<"read">): void {
     const path = `/v1/conversations/${encodeURIComponent(conversation)}/read`;
-    this.#latest.put(`read ${conversation}`, { call: () => this.#call({ method: "POST", path, body: { position } }), passes: () => false });
+    this.#reads.put(conversation, { call: () => this.#call({ method: "POST", path, body: { position } }), passes: () => false });
   }
 
   #watch({ users }: Frame<"watch">): void {
     const call = (): Promise<unknown> => this.#call({ method: "POST", path: "/v1/watch", body: { users, device: this.#options.device } });
     // behind a balancer it may have come to a node that does not have the stream
-    this.#latest.put("watch", { call, passes: ({ code }) => code === "not_found" });
+    this.#watches.put("watch", { call, passes: ({ code }) => code === "not_found" });
   }
 
   /** What is old in a moment is not tried again. */
