@@ -73,7 +73,7 @@ pub(super) async fn conduct(
         recent: BTreeMap::new(),
         before: Counts::default(),
         timeline: Timeline::default(),
-        watch: Watch::new(plan.servers.clone(), plan.find_servers.then(|| plan.urls.first().cloned()).flatten()),
+        watch: Watch::new(plan.servers.clone(), if plan.find_servers { &plan.urls } else { &[] }),
         fault_at: None,
         load_began: None,
     };

@@ -80,12 +80,14 @@ impl Slope {
 /// Watches the server's processes.
 #[derive(Debug, Default)]
 pub struct Watch {
-    processes: Vec<Process>,
-    find_at: Option<SocketAddr>,
+    /// And the processor seconds each had when it was last seen.
+    processes: Vec<(Process, f64)>,
+    find_at: Vec<SocketAddr>,
+    /// Somebody who should listen at one of these has not been found, or is gone.
+    missing: bool,
     last: Option<(Clock, f64)>,
     /// Of processes that are gone.
     cpu_gone: f64,
-    cpu_seen: f64,
     /// What was measured at barriers.
     pub marks: Vec<Mark>,
     /// When the fault command was run, in seconds.
@@ -99,14 +101,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches these; and, if they are gone, whoever listens at the address of this url.
+    /// Watches these, and whoever listens on this machine at the addresses of these urls.
     #[must_use]
-    pub fn new(processes: Vec<Process>, find_at: Option<String>) -> Self {
-        let address = find_at.and_then(|url| {
+    pub fn new(processes: Vec<Process>, find_at: &[String]) -> Self {
+        let address = |url: &String| {
             let host = url.split_once("://")?.1.split('/').next()?.to_owned();
             host.to_socket_addrs().ok()?.find(|address| address.ip().is_loopback())
-        });
-        let mut watch = Self { processes, find_at: address, ..Self::default() };
+        };
+        let processes = processes.into_iter().map(|process| (process, 0.0)).collect();
+        let find_at: Vec<_> = find_at.iter().filter_map(address).collect();
+        let mut watch = Self { processes, missing: !find_at.is_empty(), find_at, ..Self::default() };
         watch.find();
         watch
     }
@@ -118,32 +122,44 @@ impl Watch {
     }
 
     fn find(&mut self) {
-        if let Some(address) = self.find_at.filter(|_| self.processes.is_empty()) {
-            // A listener of this very process is a test's.
-            let own = std::process::id();
-            self.processes = listening_at(address).into_iter().filter(|pid| *pid != own).map(Process::new).collect();
+        if !std::mem::take(&mut self.missing) {
+            return;
+        }
+        // A listener of this very process is a test's.
+        let own = std::process::id();
+        for address in &self.find_at {
+            let listeners: Vec<_> = listening_at(*address).into_iter().filter(|pid| *pid != own).collect();
+            self.missing |= listeners.is_empty();
+            for pid in listeners {
+                if self.processes.iter().all(|(process, _)| process.id() != pid) {
+                    self.processes.push((Process::new(pid), 0.0));
+                }
+            }
         }
     }
 
     /// Processor seconds of the server so far, of processes that are gone too.
     pub fn cpu(&mut self) -> f64 {
-        let now: Option<f64> = self.processes.iter().map(|process| process.cpu_seconds().ok()).sum();
-        match now {
-            Some(now) => {
-                self.cpu_seen = now;
-                self.cpu_gone + now
+        let (gone, count) = (&mut self.cpu_gone, self.processes.len());
+        self.processes.retain_mut(|(process, seen)| match process.cpu_seconds() {
+            Ok(now) => {
+                *seen = now;
+                true
             }
-            None => {
-                self.cpu_gone += std::mem::take(&mut self.cpu_seen);
-                self.processes.clear();
-                self.find();
-                self.cpu_gone
+            Err(_) => {
+                *gone += *seen;
+                false
             }
+        });
+        if self.processes.len() < count {
+            self.missing = !self.find_at.is_empty();
+            self.find();
         }
+        self.cpu_gone + self.processes.iter().map(|(_, seen)| seen).sum::<f64>()
     }
 
     fn memory(&self) -> u64 {
-        self.processes.iter().filter_map(|process| process.memory().ok()).sum()
+        self.processes.iter().filter_map(|(process, _)| process.memory().ok()).sum()
     }
 
     /// Looks once.
@@ -212,6 +228,9 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -220,5 +239,38 @@ mod tests {
         assert_eq!(slope.slope(), None);
         (0..100).for_each(|x| slope.add(f64::from(x), 5.0 + 3.0 * f64::from(x) + f64::from(x % 2)));
         assert!((slope.slope().unwrap() - 3.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn every_listener_is_watched_and_what_one_used_stays_counted_when_it_is_gone() {
+        let listen = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); sum(range(10**7)); input()";
+        let mut servers: Vec<_> = (0..2)
+            .map(|_| {
+                let mut command = Command::new("python3");
+                command.args(["-c", listen]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let url = |server: &mut Child| {
+            let mut port = String::new();
+            BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut port).unwrap();
+            format!("ws://127.0.0.1:{}/ws", port.trim())
+        };
+        let urls: Vec<_> = servers.iter_mut().map(url).collect();
+        let mut watch = Watch::new(Vec::new(), &urls);
+        assert_eq!(
+            watch.processes.iter().map(|(process, _)| process.id()).collect::<Vec<_>>(),
+            servers.iter().map(Child::id).collect::<Vec<_>>()
+        );
+        let memory = watch.memory();
+        while watch.processes.iter().any(|(_, seen)| *seen < 0.02) {
+            watch.cpu();
+        }
+        let both = watch.cpu();
+        servers[0].kill().unwrap();
+        servers[0].wait().unwrap();
+        assert!(watch.cpu() >= both, "what the first used is still counted");
+        assert!(watch.processes.len() == 1 && watch.missing && watch.memory() < memory);
+        servers[1].kill().unwrap();
+        servers[1].wait().unwrap();
     }
 }
