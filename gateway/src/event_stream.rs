@@ -31,10 +31,10 @@ pub(crate) struct Leaving {
 
 impl Leaving {
     /// Of an answer that was marked; any other is given back.
-    pub(crate) fn of(mut response: Response<Body>) -> Result<Self, Response<Body>> {
-        let Some(Streams(client)) = response.extensions_mut().remove() else { return Err(response) };
+    pub(crate) fn of(mut response: Response<Body>) -> Result<Self, Box<Response<Body>>> {
+        let Some(Streams(client)) = response.extensions_mut().remove() else { return Err(response.into()) };
         let client = client.lock().take();
-        client.map(|client| Self { head: head(response), client }).ok_or_else(|| Response::new(Body::empty()))
+        client.map(|client| Self { head: head(response), client }).ok_or_else(|| Response::new(Body::empty()).into())
     }
 
     /// Writes and serves until it ends. `early`: bytes the client sent behind its request.

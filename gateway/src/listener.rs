@@ -134,7 +134,7 @@ async fn serve(stream: Stream, accepted: Instant, peer: SocketAddr, node: Arc<Ga
         let leave = leave.clone();
         async move {
             match Leaving::of(answer.await?) {
-                Err(response) => Ok(response),
+                Err(response) => Ok(*response),
                 Ok(leaves) => {
                     let _ = leave.try_send(leaves);
                     // HTTP is left without an answer of its own

@@ -17,7 +17,7 @@ export interface Latest {
   readonly passes: (error: ApiError) => boolean;
 }
 
-/** How a request that is given up is told, and when the connection is over. */
+/** How a request that is given up is told, and when the connection is over: then each that waits is made once. */
 export interface LatestOptions {
   readonly refused: (error: ApiError) => void;
   readonly over: AbortSignal;
@@ -42,7 +42,7 @@ export class LatestOnly {
   async #run(): Promise<void> {
     if (this.#busy) return;
     this.#busy = true;
-    for (let next = this.#waiting.entries().next(); next.done !== true && !this.#options.over.aborted; next = this.#waiting.entries().next()) {
+    for (let next = this.#waiting.entries().next(); next.done !== true; next = this.#waiting.entries().next()) {
       const [name, request] = next.value;
       this.#waiting.delete(name);
       await this.#made(name, request);
@@ -51,7 +51,7 @@ export class LatestOnly {
   }
 
   async #made(name: string, { call, passes }: Latest): Promise<void> {
-    for (let tries = 1; !this.#options.over.aborted && !this.#waiting.has(name); tries += 1) {
+    for (let tries = 1; !this.#waiting.has(name); tries += 1) {
       try {
         await call();
         return;
@@ -59,7 +59,7 @@ export class LatestOnly {
         const error = thrown instanceof ApiError ? thrown : new ApiError(0, "network", String(thrown));
         // 401 has ended the connection
         if (error.status === 401) return;
-        if (tries >= TRIES || !(error.temporary || passes(error))) return this.#options.refused(error);
+        if (tries >= TRIES || this.#options.over.aborted || !(error.temporary || passes(error))) return this.#options.refused(error);
         await this.#pause(error.retryAfter_ms || AGAIN_MS);
       }
     }

@@ -40,12 +40,16 @@ export class Upstream {
   readonly #lanes = new Map<string, Lane>();
   readonly #abort = new AbortController();
   readonly #resting = new AbortController();
+  readonly #acknowledgements: LatestOnly;
   readonly #reads: LatestOnly;
   readonly #watches: LatestOnly;
 
   constructor(options: UpstreamOptions) {
     this.#options = options;
     const latest = { refused: (error: ApiError) => this.#refused(error), over: this.#resting.signal };
+    // unacknowledged, the window would close for good: begin again from the cursor
+    const refused = ({ retryAfter_ms }: ApiError): void => this.#close({ code: 1006, retryAfter_ms });
+    this.#acknowledgements = new LatestOnly({ ...latest, refused });
     this.#reads = new LatestOnly(latest);
     this.#watches = new LatestOnly(latest);
   }
@@ -65,7 +69,7 @@ export class Upstream {
   post(frame: ClientFrame): void {
     switch (frame.type) {
       case "send": return this.#queue(frame);
-      case "received": return void this.#received(frame.seq);
+      case "received": return this.#received(frame);
       case "read": return this.#read(frame);
       case "typing": return void this.#typing(frame);
       case "history":
@@ -137,13 +141,9 @@ export class Upstream {
     }
   }
 
-  async #received(seq: number): Promise<void> {
-    try {
-      await this.#call({ method: "POST", path: "/v1/received", body: { seq, device: this.#options.device } });
-    } catch (thrown) {
-      // unacknowledged, the window would close for good: begin again from the cursor
-      this.#close({ code: 1006, retryAfter_ms: thrown instanceof ApiError ? thrown.retryAfter_ms : 0 });
-    }
+  #received({ seq }: Frame<"received">): void {
+    const call = (): Promise<unknown> => this.#call({ method: "POST", path: "/v1/received", body: { seq, device: this.#options.device } });
+    this.#acknowledgements.put("received", { call, passes: () => false });
   }
 
   #read({ conversation, position }: Frame<"read">): void {

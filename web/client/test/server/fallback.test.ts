@@ -52,12 +52,12 @@ test("a stream that is cut again and again: every message once, in order, resume
   await Promise.all([who.client.connect(), other.client.connect()]);
   await overSse(who);
   for (let i = 0; i < 60; i += 1) {
-    await other.client.send("u:44", `cut ${i}`).accepted;
+    await other.client.send("u:44", `cut off ${i}`).accepted;
     if (i % 7 === 0) proxy.cut();
   }
-  await until("all", () => texts(who, "45", "cut").length >= 60);
-  assert.deepEqual(texts(who, "45", "cut"), Array.from({ length: 60 }, (_, i) => `cut ${i}`));
-  dense(who, "cut");
+  await until("all", () => texts(who, "45", "cut off").length >= 60);
+  assert.deepEqual(texts(who, "45", "cut off"), Array.from({ length: 60 }, (_, i) => `cut off ${i}`));
+  dense(who, "cut off");
   const streams = proxy.requests.filter((name) => name.startsWith("GET /v1/events"));
   assert.ok(streams.length > 3, `${streams.length}`);
   await end();
