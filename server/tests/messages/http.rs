@@ -99,7 +99,7 @@ fn the_same_id_is_one_message_and_another_body_a_conflict() {
     }
     let other = post("/v1/messages", &message(&id, "u:2", "twice")).by(&token).send(&server);
     assert_eq!(other.refusal(), (409, "id_reused"));
-    let keyed = call.clone().key(&id).send(&server);
+    let keyed = call.key(&id).send(&server);
     assert_eq!(
         (keyed.data()["id"].as_str(), keyed.headers.get("idempotency-replayed")),
         (Some(id.as_str()), None),
