@@ -36,6 +36,7 @@ fn gateway() -> Arc<Gateway> {
     let ports = Ports {
         submit: Arc::new(Nowhere),
         registry: Arc::new(MemoryRegistry::default()),
+        marks: Arc::new(storage::receipt::NotKept),
         store: Arc::new(MemoryStore::default()),
         lag: None,
         links: None,
