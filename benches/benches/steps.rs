@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gateway::frame_reader::FrameReader;
-use gateway::outbound::Frames;
+use gateway::outbound::{Frames, Framing};
 use gateway::session::{Session, Step};
 use prost::Message as _;
 use protocol::codec::Encoding;
@@ -146,7 +146,7 @@ fn frames(c: &mut Criterion) {
     let shared = event(7);
     group.bench_function("write an event", |b| {
         b.iter(|| {
-            let mut frames = Frames::borrow(Encoding::Json);
+            let mut frames = Frames::borrow(Framing::WebSocket(Encoding::Json));
             frames.event(black_box(&shared));
             black_box(frames.bytes());
             frames.give_back();

@@ -1,5 +1,6 @@
 //! One task a socket, a hand-written future over state machines: take what waits in the outbox, read what has arrived, answer, write it all at
-//! once. Idle it holds no buffer: reads go into the thread's, and only what the socket does not take is kept.
+//! once. Idle it holds no buffer: reads go into the thread's, and only what the socket does not take is kept. A stream of server-sent events is
+//! the same task in another framing, which nothing comes up on.
 
 pub(crate) mod client;
 mod clocks;
@@ -14,7 +15,6 @@ use std::task::{Context, Poll, ready};
 
 use fastwebsockets::OpCode;
 use protocol::CloseCode;
-use protocol::codec::Encoding;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use client::Client;
@@ -22,7 +22,7 @@ pub use clocks::Clocks;
 
 use crate::frame_reader::{FrameReader, Incoming};
 use crate::metrics;
-use crate::outbound::Frames;
+use crate::outbound::{Frames, Framing};
 
 /// One read.
 const READ_BYTES: usize = 16 * 1024;
@@ -35,8 +35,8 @@ thread_local!(static READ: RefCell<Box<[u8; READ_BYTES]>> = RefCell::new(Box::ne
 
 /// What a connection does with what it reads: serve a client, or echo in conformance tests.
 pub trait Handler: Unpin {
-    /// How its frames are written.
-    fn encoding(&self) -> Encoding;
+    /// How its frames stand on the line.
+    fn framing(&self) -> Framing;
     /// The task is woken: take what waits elsewhere, look at the clocks.
     fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames);
     /// A message came. An error closes with its code.
@@ -84,10 +84,15 @@ pub struct Connection<S, H> {
 impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
     /// A connection over a stream that has just been upgraded. `early`: bytes the client sent behind its request.
     pub fn new(stream: S, handler: H, message_bytes_max: usize, early: Vec<u8>) -> Self {
+        Self::behind(Vec::new(), stream, handler, message_bytes_max, early)
+    }
+
+    /// The same, its first words written already: the head of an answer of HTTP whose body the connection is.
+    pub fn behind(unwritten: Vec<u8>, stream: S, handler: H, message_bytes_max: usize, early: Vec<u8>) -> Self {
         Self {
             stream,
             reader: FrameReader::new(message_bytes_max),
-            unwritten: Vec::new(),
+            unwritten,
             handler,
             phase: Phase::Open,
             broken: false,
@@ -101,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
         if self.phase == Phase::Open {
             return self.handler.wake(cx, out);
         }
-        let mut unsaid = Frames::borrow(self.handler.encoding());
+        let mut unsaid = Frames::borrow(self.handler.framing());
         self.handler.wake(cx, &mut unsaid);
         unsaid.give_back();
     }
@@ -140,6 +145,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
     /// Bytes to frames to the handler.
     fn input(&mut self, bytes: &mut [u8], out: &mut Frames) {
         let (len, mut input) = (bytes.len(), bytes);
+        if self.handler.framing() == Framing::EventStream {
+            // the request was all there is to say
+            return self.handler.heard(len, false, false);
+        }
         let mut completed = false;
         while self.phase != Phase::Flushing && !self.broken {
             match self.reader.next(&mut input) {
@@ -171,7 +180,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
 
     fn close(&mut self, code: CloseCode, out: &mut Frames) {
         if self.phase == Phase::Open {
-            self.phase = Phase::Closing;
+            // on a stream nobody answers a close
+            let answered = self.handler.framing() != Framing::EventStream;
+            self.phase = if answered { Phase::Closing } else { Phase::Flushing };
             metrics::closed(code);
             out.close(code);
             self.handler.closing();
@@ -211,10 +222,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Connection<S, H> {
     }
 
     fn out_buffer(&mut self) -> Frames {
-        let encoding = self.handler.encoding();
+        let framing = self.handler.framing();
         match std::mem::take(&mut self.unwritten) {
-            rest if rest.is_empty() => Frames::borrow(encoding),
-            rest => Frames::behind(rest, encoding),
+            rest if rest.is_empty() => Frames::borrow(framing),
+            rest => Frames::behind(rest, framing),
         }
     }
 }
@@ -239,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
         let this = self.get_mut();
         let mut out = this.out_buffer();
         this.wake(cx, &mut out);
-        let ended = this.read(cx, &mut out).is_ready() || this.phase == Phase::Flushing;
+        let gone = this.read(cx, &mut out).is_ready();
         if this.phase == Phase::Open {
             this.handler.settle(&mut out);
             if let Some(code) = this.handler.wants_close() {
@@ -251,6 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Future for Connection<S, H> 
         if this.handler.gave_up() {
             return Poll::Ready(());
         }
+        let ended = gone || this.phase == Phase::Flushing;
         if ended && (flushed || this.phase == Phase::Open) {
             if flushed {
                 // over TLS the peer is told that nothing more comes; there is room for it, so nothing waits

@@ -40,9 +40,9 @@ const RETRY_S: u64 = 1;
 pub struct Peer(pub SocketAddr);
 
 /// Why there is no upgrade.
-struct Refusal {
-    status: StatusCode,
-    why: &'static str,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) why: &'static str,
     header: Option<(&'static str, HeaderValue)>,
 }
 
@@ -320,8 +320,8 @@ fn bearer_of(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// Room for one more socket.
-fn admit(peer: SocketAddr, node: &Gateway) -> Result<(), Refusal> {
+/// Room for one more socket, or stream. It is taken: a [`Client`] gives it back.
+pub(crate) fn admit(peer: SocketAddr, node: &Gateway) -> Result<(), Refusal> {
     if node.is_draining() {
         return Err(later(StatusCode::SERVICE_UNAVAILABLE, "draining"));
     }

@@ -22,6 +22,7 @@ pub mod listener;
 pub mod tls;
 pub mod stream;
 pub mod handshake;
+mod event_stream;
 pub mod connection;
 pub mod frame_reader;
 pub mod command;

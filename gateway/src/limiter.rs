@@ -1,13 +1,15 @@
-//! Rates and counts, by name: sends of a user, handshakes of the node, requests of an address and of a user, sockets of an address. GCRA by the `governor` crate; counts are our own map.
+//! Rates and counts, by name: sends of a user, handshakes of the node, requests of an address and of a user, `typing` by request, sockets of an address. GCRA by the `governor` crate; counts are our own map.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use accounts::limits::{Address, Keyed};
 use dashmap::DashMap;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-use protocol::UserId;
+use protocol::limits::TYPING_EVERY_S;
+use protocol::{ConversationId, UserId};
 
 /// All limiters of a node.
 pub struct Limiter {
@@ -15,6 +17,7 @@ pub struct Limiter {
     handshakes: DefaultDirectRateLimiter,
     requests_by_address: Keyed<Address>,
     requests_by_user: Keyed<UserId>,
+    typing: Keyed<(UserId, ConversationId)>,
     sockets: DashMap<IpAddr, u32>,
     sockets_per_ip: u32,
     clock: DefaultClock,
@@ -28,6 +31,12 @@ fn per_second(count: u32) -> Quota {
     Quota::per_second(count).allow_burst(count.saturating_mul(ONE.saturating_add(1)))
 }
 
+/// One, and then one each so many seconds.
+fn typing_quota() -> Quota {
+    let every = Duration::from_secs(TYPING_EVERY_S.into());
+    Quota::with_period(every).unwrap_or(Quota::per_second(ONE)).allow_burst(ONE)
+}
+
 impl Limiter {
     /// With these settings.
     pub fn new(config: &crate::config::Config) -> Self {
@@ -39,6 +48,7 @@ impl Limiter {
             handshakes: RateLimiter::direct(Quota::per_second(at_least_one(config.handshakes_per_s))),
             requests_by_address: Keyed::new(per_second(config.requests_per_address), DefaultClock::default()),
             requests_by_user: Keyed::new(per_second(config.requests_per_user), DefaultClock::default()),
+            typing: Keyed::new(typing_quota(), DefaultClock::default()),
             sockets: DashMap::new(),
             sockets_per_ip: config.sockets_per_ip,
             clock: DefaultClock::default(),
@@ -77,6 +87,11 @@ impl Limiter {
         self.requests_by_user.check(&user)
     }
 
+    /// Whether a `typing` that came by request is passed on.
+    pub fn typing(&self, user: UserId, conversation: ConversationId) -> bool {
+        self.typing.check(&(user, conversation)).is_ok()
+    }
+
     /// Counts a socket of an address, or refuses it.
     pub fn socket(&self, address: IpAddr) -> bool {
         let mut count = self.sockets.entry(address).or_insert(0);
@@ -101,5 +116,6 @@ impl Limiter {
         self.sends.shrink_to_fit();
         self.requests_by_address.tidy();
         self.requests_by_user.tidy();
+        self.typing.tidy();
     }
 }

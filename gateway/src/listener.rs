@@ -1,5 +1,6 @@
 //! Accept: own loop with its own deadlines, because a request head must be complete within seconds of the accept, not of its first byte.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::error::Elapsed;
 
 use crate::error::GatewayError;
+use crate::event_stream::Leaving;
 use crate::handshake;
 use crate::metrics;
 use crate::node::Gateway;
@@ -121,18 +124,44 @@ async fn greet(stream: TcpStream, tls: Option<&Tls>, deadline: Duration) -> Opti
     None
 }
 
-/// One connection as long as it speaks HTTP: one request, under a deadline for all of it. An upgrade takes the stream away from here.
+/// One connection as long as it speaks HTTP: one request, under a deadline for all of it. An upgrade takes the stream away from here, and so does an
+/// answer that becomes a stream of events.
 async fn serve(stream: Stream, accepted: Instant, peer: SocketAddr, node: Arc<Gateway>, routes: Router) {
     let deadline = node.config.request_deadline;
-    let service = service_fn(|request: hyper::Request<Incoming>| handshake::route(request, peer, &node, routes.clone()));
-    let served = http1::Builder::new()
+    let (leave, mut leaving) = mpsc::channel(1);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let answer = handshake::route(request, peer, &node, routes.clone());
+        let leave = leave.clone();
+        async move {
+            match Leaving::of(answer.await?) {
+                Err(response) => Ok(*response),
+                Ok(leaves) => {
+                    let _ = leave.try_send(leaves);
+                    // HTTP is left without an answer of its own
+                    std::future::pending::<Result<_, Infallible>>().await
+                }
+            }
+        }
+    });
+    let mut served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(deadline.saturating_sub(accepted.elapsed()).max(Duration::from_millis(1)))
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    match tokio::time::timeout(deadline * 2, served).await {
+    let leaves = tokio::select! {
+        served = tokio::time::timeout(deadline * 2, &mut served) => return ended(served),
+        Some(leaves) = leaving.recv() => leaves,
+    };
+    if let Some(parts) = served.into_parts() {
+        tokio::spawn(leaves.into_connection(parts.io.into_inner(), parts.read_buf.to_vec()));
+    }
+}
+
+/// Counts how a connection of HTTP has ended, if not well.
+fn ended(served: Result<hyper::Result<()>, Elapsed>) {
+    match served {
         Ok(Ok(())) => {}
         Ok(Err(why)) => {
             tracing::debug!(%why, "HTTP connection ended");

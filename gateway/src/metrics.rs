@@ -67,6 +67,11 @@ pub fn upgraded(encoding: Encoding) {
     counter!("switchboard_upgrades_total", "encoding" => encoding.name()).increment(1);
 }
 
+/// A request became a stream of server-sent events.
+pub fn streamed() {
+    counter!("switchboard_streams_total").increment(1);
+}
+
 /// A request was refused before the upgrade.
 pub fn rejected(status: u16) {
     counter!("switchboard_http_rejected_total", "status" => status.to_string()).increment(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use protocol::frame::{Presence, ServerFrame};
+use protocol::frame::{ClientFrame, FrameError, Presence, ServerFrame};
 use protocol::receipt::Receipt;
 use protocol::record::Event;
 use protocol::{CloseCode, ConversationId, Seq, UserId};
@@ -14,6 +14,7 @@ use router::registry::Registration;
 use router::submit::{Outcome, ReportSink};
 use storage::push::Wake;
 use storage::store::{Place, Slice};
+use tokio::sync::oneshot;
 
 use crate::attach::Attached;
 use crate::hints::{Hints, Waiting};
@@ -21,6 +22,8 @@ use crate::presence::Watch;
 
 /// Most pushed events that wait; more are read from the store.
 const PUSHES_MAX: usize = 256;
+/// Most frames said by POST that wait.
+const POSTED_MAX: usize = 16;
 /// Most bytes of pushed events that wait.
 const PUSHED_BYTES_MAX: usize = 256 * 1024;
 
@@ -35,10 +38,21 @@ pub enum Answer {
     Slice(Option<Slice>),
     /// A page of history or conversations, or an error about it.
     Page(Box<ServerFrame>),
+    /// How far the store knows the device to have come, or nothing if it did not answer.
+    Cursor(Option<Place>),
     /// Receipts of the mailbox, or nothing if the store did not answer.
     Receipts(Option<Vec<Receipt>>),
     /// Users to be watched.
     Watched(Vec<Watch>),
+}
+
+/// What the client of a session says by POST, because its connection carries nothing up.
+#[derive(Debug)]
+pub struct Posted {
+    /// The frame.
+    pub frame: ClientFrame,
+    /// Told whether it was taken.
+    pub answer: oneshot::Sender<Result<(), FrameError>>,
 }
 
 /// Everything that waited for the connection.
@@ -54,6 +68,8 @@ pub struct Inbox {
     pub settled: Vec<(u64, Outcome)>,
     /// Answers of ports.
     pub answers: Vec<Answer>,
+    /// What the client has said by POST.
+    pub posted: Vec<Posted>,
     /// Close with this code.
     pub close: Option<CloseCode>,
     /// Tell the client to go, after so many milliseconds.
@@ -246,6 +262,18 @@ impl Outbox {
             return Some(answer);
         }
         state.inbox.answers.push(answer);
+        drop(state);
+        self.waker.wake();
+        None
+    }
+
+    /// The client says something by POST. Given back when there is no room for it, or nobody to hear it.
+    pub fn post(&self, posted: Posted) -> Option<Posted> {
+        let mut state = self.state.lock();
+        if state.gone || state.inbox.posted.len() >= POSTED_MAX {
+            return Some(posted);
+        }
+        state.inbox.posted.push(posted);
         drop(state);
         self.waker.wake();
         None

@@ -97,6 +97,11 @@ impl Session {
         self.live && !self.reading && self.has_room()
     }
 
+    /// Whether nothing more is written until something is acknowledged.
+    pub fn is_full(&self) -> bool {
+        !self.has_room()
+    }
+
     fn has_room(&self) -> bool {
         self.weights.is_empty() || (self.weights.len() < self.window_events as usize && self.unacked_bytes < self.window_bytes)
     }

@@ -258,3 +258,25 @@ pub enum ServerFrame {
         retry_after_ms: Option<u64>,
     },
 }
+
+impl ServerFrame {
+    /// Its `type` on the wire.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome(_) => "welcome",
+            Self::Live(_) => "live",
+            Self::Accepted { .. } => "accepted",
+            Self::Refused { .. } => "refused",
+            Self::Page { .. } => "page",
+            Self::Conversations { .. } => "conversations",
+            Self::Resync { .. } => "resync",
+            Self::Move { .. } => "move",
+            Self::Reauth { .. } => "reauth",
+            Self::Pong { .. } => "pong",
+            Self::Error { .. } => "error",
+            Self::Receipt(_) => "receipt",
+            Self::Typing { .. } => "typing",
+            Self::Presence { .. } => "presence",
+        }
+    }
+}

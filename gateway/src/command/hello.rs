@@ -82,7 +82,7 @@ impl Client {
             session: format!("{:016x}", rand::random::<u64>()),
             epoch: self.node.ports.store.known_epoch(who.user),
             now_ms: now_ms(),
-            heartbeat_s: self.node.config.heartbeat.as_secs(),
+            heartbeat_s: self.heartbeat().into(),
             limits: self.node.config.limits,
         })));
         self.node.presences.entered(who.user);
@@ -247,7 +247,7 @@ impl Client {
         let late = untaken.answers.into_iter().rev().find_map(|answer| match answer {
             Answer::Attached(attached) => attached.registration,
             Answer::Registered(registration) => Some(registration),
-            Answer::Slice(_) | Answer::Page(_) | Answer::Receipts(_) | Answer::Watched(_) => None,
+            Answer::Slice(_) | Answer::Page(_) | Answer::Cursor(_) | Answer::Receipts(_) | Answer::Watched(_) => None,
         });
         // without a runtime the process is ending, and its lease with it
         if let (Some(registration), Ok(runtime)) = (late.or(who.registration), tokio::runtime::Handle::try_current()) {

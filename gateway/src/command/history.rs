@@ -1,9 +1,8 @@
 //! `history`: a page of a conversation, newest first.
 
-use protocol::{ConversationId, ErrorCode, Position};
+use protocol::{ConversationId, Position};
 
-use super::error;
-use super::query::Query;
+use super::query::{Query, may_read};
 use crate::connection::Client;
 use crate::outbound::Frames;
 
@@ -15,8 +14,9 @@ impl Client {
         limit: Option<u32>,
         out: &mut Frames,
     ) {
-        if !self.who.as_ref().is_some_and(|who| conversation.has(who.user)) {
-            return self.error(error(ErrorCode::Forbidden, Some("conversation"), "not your conversation"), None, out);
+        let Some(user) = self.who.as_ref().map(|who| who.user) else { return };
+        if let Err(why) = may_read(user, conversation) {
+            return self.error(why, None, out);
         }
         if let Some((before, limit)) = self.page_bounds(before, limit, out) {
             self.ask(Query::History(conversation, before, limit), out);

@@ -4,10 +4,11 @@ mod conversations;
 mod hello;
 mod history;
 mod ping;
-mod read;
+mod posted;
 pub(crate) mod query;
+pub(crate) mod read;
 mod received;
-mod send;
+pub(crate) mod send;
 pub(crate) mod typing;
 pub(crate) mod watch;
 

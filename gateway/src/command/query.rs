@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use protocol::frame::{Conversation, ServerFrame};
+use protocol::frame::{Conversation, FrameError, ServerFrame};
 use protocol::{ConversationId, ErrorCode, Position, UserId};
 use storage::store::{Standing, Store, StoreError};
 
@@ -42,14 +42,8 @@ impl Client {
         limit: Option<u32>,
         out: &mut Frames,
     ) -> Option<(Position, u32)> {
-        const DEFAULT: u32 = 50;
-        let max = self.node.config.limits.page_events;
-        let limit = limit.unwrap_or(DEFAULT.min(max));
-        if !(1..=max).contains(&limit) {
-            self.error(error(ErrorCode::BadField, Some("limit"), &format!("from 1 to {max}")), None, out);
-            return None;
-        }
-        Some((before.unwrap_or(Position::MAX), limit))
+        let bounds = bounds(before, limit, self.node.config.limits.page_events);
+        bounds.map_err(|why| self.error(why, None, out)).ok()
     }
 
     /// Queues a query, or refuses it.
@@ -92,7 +86,24 @@ impl Client {
     }
 }
 
-async fn answer(store: &dyn Store, user: UserId, query: Query) -> Result<ServerFrame, StoreError> {
+/// The bounds of a page, checked.
+pub(crate) fn bounds(before: Option<Position>, limit: Option<u32>, max: u32) -> Result<(Position, u32), FrameError> {
+    const DEFAULT: u32 = 50;
+    let limit = limit.unwrap_or(DEFAULT.min(max));
+    if !(1..=max).contains(&limit) {
+        return Err(error(ErrorCode::BadField, Some("limit"), &format!("from 1 to {max}")));
+    }
+    Ok((before.unwrap_or(Position::MAX), limit))
+}
+
+/// Whether a user may read a conversation.
+pub(crate) fn may_read(user: UserId, conversation: ConversationId) -> Result<(), FrameError> {
+    let mine = conversation.has(user);
+    if mine { Ok(()) } else { Err(error(ErrorCode::Forbidden, Some("conversation"), "not your conversation")) }
+}
+
+/// Reads a page.
+pub(crate) async fn answer(store: &dyn Store, user: UserId, query: Query) -> Result<ServerFrame, StoreError> {
     match query {
         Query::History(conversation, before, limit) => {
             let page = store.history(user, conversation, before, limit).await?;

@@ -1,23 +1,34 @@
 //! `read`: everything in a conversation up to a position was read. Collected, then merged by the larger: nothing goes back, nothing is answered.
 
-use protocol::{ConversationId, ErrorCode, Position};
-
 use super::error;
+use super::query::may_read;
 use crate::connection::Client;
+use crate::node::Gateway;
 use crate::outbound::Frames;
+use protocol::frame::FrameError;
+use protocol::{ConversationId, ErrorCode, Position, UserId};
 
 /// When one that was one too many may come again, milliseconds.
-const RETRY_MS: u64 = 1000;
+pub(crate) const RETRY_MS: u64 = 1000;
 
 impl Client {
     pub(super) fn read_mark(&mut self, conversation: ConversationId, position: Position, out: &mut Frames) {
         let Some(user) = self.who.as_ref().map(|who| who.user) else { return };
-        if !conversation.has(user) {
-            return self.error(error(ErrorCode::Forbidden, Some("conversation"), "not your conversation"), None, out);
-        }
         let in_time = self.clocks.read_mark(self.node.wheel.now());
-        if !in_time || self.node.receipts.read(user, conversation, position).is_err() {
-            self.error(error(ErrorCode::Rate, None, "too many read marks"), Some(RETRY_MS), out);
+        let marked = if in_time { mark(&self.node, user, conversation, position) } else { Err(too_many()) };
+        if let Err(why) = marked {
+            let retry_after_ms = (why.code == ErrorCode::Rate).then_some(RETRY_MS);
+            self.error(why, retry_after_ms, out);
         }
     }
+}
+
+/// A user has read a conversation up to here.
+pub(crate) fn mark(node: &Gateway, user: UserId, conversation: ConversationId, position: Position) -> Result<(), FrameError> {
+    may_read(user, conversation)?;
+    node.receipts.read(user, conversation, position).map_err(|_| too_many())
+}
+
+fn too_many() -> FrameError {
+    error(ErrorCode::Rate, None, "too many read marks")
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::frame::{Recipient, Send, ServerFrame};
+use protocol::frame::{FrameError, Recipient, Send, ServerFrame};
 use protocol::limits::{ID_AGE_DAYS_MAX, ID_AHEAD_DAYS_MAX};
 use protocol::record::{Identity, Record};
 use protocol::{CloseCode, ConversationId, ErrorCode, MessageId, UserId};
@@ -25,13 +25,9 @@ impl Client {
         self.node.metrics.sends.increment(1);
         let Some(sender) = self.who.as_ref().map(|who| who.user) else { return };
         let (id, now) = (send.id, now_ms());
-        let record = match self.check(send, sender, now) {
+        let record = match check(send, sender, self.node.config.limits.body_bytes, now) {
             Ok(record) => record,
-            Err((code, field, message)) => {
-                let mut error = error(code, Some(field), message);
-                error.id = Some(id);
-                return self.error(error, None, out);
-            }
+            Err(why) => return self.error(why, None, out),
         };
         let conversation = record.identity.conversation;
         if self.close == Some(CloseCode::Draining) {
@@ -50,27 +46,6 @@ impl Client {
             Offer::Refuse(code) => self.refuse(id, code, None, out),
             Offer::TooManyLanes => self.close_with(CloseCode::Rate),
         }
-    }
-
-    /// What the frame alone decides. Refusals from here are final.
-    fn check(&self, send: Send, sender: UserId, now_ms: u64) -> Result<Record, (ErrorCode, &'static str, &'static str)> {
-        let conversation = match send.to {
-            Recipient::User(user) => ConversationId::direct(sender, user),
-            Recipient::Conversation(conversation) if conversation.has(sender) => conversation,
-            Recipient::Conversation(_) => return Err((ErrorCode::BadRecipient, "to", "not your conversation")),
-        };
-        let time = send.id.time_ms();
-        if time + ID_AGE_DAYS_MAX * DAY_MS < now_ms || time > now_ms + ID_AHEAD_DAYS_MAX * DAY_MS {
-            return Err((ErrorCode::BadId, "id", "the id's time is more than 30 days ago or 1 day ahead"));
-        }
-        if send.content.is_empty() {
-            return Err((ErrorCode::Empty, "body.text", "the body is empty"));
-        }
-        if send.content.len() > self.node.config.limits.body_bytes {
-            return Err((ErrorCode::TooLarge, "body.text", "the body is over limits.body_bytes"));
-        }
-        let identity = Identity { sender, conversation, id: send.id };
-        Ok(Record { identity, content: send.content, reply_to: send.reply_to, at_ms: now_ms })
     }
 
     fn submit(&mut self, ticket: u64, record: Record) {
@@ -148,7 +123,31 @@ impl Client {
     }
 }
 
-const fn retry_after(code: ErrorCode) -> Option<u64> {
+/// What the frame alone decides. Refusals from here are final.
+pub(crate) fn check(send: Send, sender: UserId, body_bytes_max: usize, now_ms: u64) -> Result<Record, FrameError> {
+    let id = send.id;
+    let refused = |code, field, message| Err(FrameError { id: Some(id), ..error(code, Some(field), message) });
+    let conversation = match send.to {
+        Recipient::User(user) => ConversationId::direct(sender, user),
+        Recipient::Conversation(conversation) if conversation.has(sender) => conversation,
+        Recipient::Conversation(_) => return refused(ErrorCode::BadRecipient, "to", "not your conversation"),
+    };
+    let time = id.time_ms();
+    if time + ID_AGE_DAYS_MAX * DAY_MS < now_ms || time > now_ms + ID_AHEAD_DAYS_MAX * DAY_MS {
+        return refused(ErrorCode::BadId, "id", "the id's time is more than 30 days ago or 1 day ahead");
+    }
+    if send.content.is_empty() {
+        return refused(ErrorCode::Empty, "body.text", "the body is empty");
+    }
+    if send.content.len() > body_bytes_max {
+        return refused(ErrorCode::TooLarge, "body.text", "the body is over limits.body_bytes");
+    }
+    let identity = Identity { sender, conversation, id };
+    Ok(Record { identity, content: send.content, reply_to: send.reply_to, at_ms: now_ms })
+}
+
+/// When a refusal may be tried again, milliseconds; none: never.
+pub(crate) const fn retry_after(code: ErrorCode) -> Option<u64> {
     match code {
         ErrorCode::Busy => Some(200),
         ErrorCode::Fenced => Some(100),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::frame::Recipient;
+use protocol::frame::{FrameError, Recipient};
 use protocol::limits::TYPING_EVERY_S;
 use protocol::{ConversationId, ErrorCode, UserId};
 use router::expand::owners;
@@ -37,24 +37,36 @@ impl Typed {
 impl Client {
     pub(super) fn typing(&mut self, to: Recipient, out: &mut Frames) {
         let Some(from) = self.who.as_ref().map(|who| who.user) else { return };
-        let conversation = match to {
-            Recipient::User(user) => ConversationId::direct(from, user),
-            Recipient::Conversation(conversation) if conversation.has(from) => conversation,
-            Recipient::Conversation(_) => {
-                return self.error(error(ErrorCode::BadRecipient, Some("to"), "not your conversation"), None, out);
-            }
+        let conversation = match conversation_of(from, to) {
+            Ok(conversation) => conversation,
+            Err(why) => return self.error(why, None, out),
         };
         if !self.typed.get_or_insert_default().passes(conversation, self.node.wheel.now()) {
             metrics::dropped("typing", "rate");
             return self.grumble();
         }
-        for other in owners(conversation).into_iter().filter(|member| *member != from) {
-            tokio::spawn(tell(Arc::clone(&self.node), conversation, from, other));
-        }
+        let node = Arc::clone(&self.node);
+        tokio::spawn(async move { tell(&node, conversation, from).await });
     }
 }
 
-async fn tell(node: Arc<Gateway>, conversation: ConversationId, from: UserId, to: UserId) {
+/// Where somebody writes.
+pub(crate) fn conversation_of(from: UserId, to: Recipient) -> Result<ConversationId, FrameError> {
+    match to {
+        Recipient::User(user) => Ok(ConversationId::direct(from, user)),
+        Recipient::Conversation(conversation) if conversation.has(from) => Ok(conversation),
+        Recipient::Conversation(_) => Err(error(ErrorCode::BadRecipient, Some("to"), "not your conversation")),
+    }
+}
+
+/// Tells the other members.
+pub(crate) async fn tell(node: &Gateway, conversation: ConversationId, from: UserId) {
+    for other in owners(conversation).into_iter().filter(|member| *member != from) {
+        tell_one(node, conversation, from, other).await;
+    }
+}
+
+async fn tell_one(node: &Gateway, conversation: ConversationId, from: UserId, to: UserId) {
     match node.ports.store.last_positions(to, &[conversation]).await {
         Ok(last) if last.iter().any(Option::is_some) => node.sessions.typing(to, conversation, from),
         Ok(_) => metrics::dropped("typing", "stranger"),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use protocol::frame::FrameError;
 use protocol::{ConversationId, ErrorCode, UserId};
 use storage::store::StoreError;
 
@@ -25,16 +26,24 @@ pub(crate) struct Watching {
 }
 
 impl Client {
-    pub(super) fn watch(&mut self, mut users: Vec<UserId>, out: &mut Frames) {
+    pub(super) fn watch(&mut self, users: Vec<UserId>, out: &mut Frames) {
+        match self.watch_these(users) {
+            Ok(()) => self.grumble(),
+            Err(why) => self.error(why, None, out),
+        }
+    }
+
+    /// Hears of these from now on.
+    pub(super) fn watch_these(&mut self, mut users: Vec<UserId>) -> Result<(), FrameError> {
         let max = self.node.config.limits.watch_users as usize;
         if users.len() > max {
-            return self.error(error(ErrorCode::TooMany, Some("users"), &format!("at most {max}")), None, out);
+            return Err(error(ErrorCode::TooMany, Some("users"), &format!("at most {max}")));
         }
-        self.grumble();
         users.sort_unstable();
         users.dedup();
         self.watching.get_or_insert_default().asked = Some(users);
         self.next_watch();
+        Ok(())
     }
 
     /// Looks the next set up, if none is under way.

@@ -1,4 +1,5 @@
-//! The client behind a connection: who it is, its session, its unanswered sends. What it says is worked in by [`crate::command`].
+//! The client behind a connection: who it is, its session, its unanswered sends. What it says is worked in by [`crate::command`]; on a stream of
+//! server-sent events it says hello with the request, and the rest by POST.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::task::Context;
 
 use accounts::Sid;
 use protocol::codec::Encoding;
-use protocol::frame::{FrameError, ServerFrame};
+use protocol::frame::{ClientFrame, FrameError, Hello, ServerFrame};
 use protocol::limits::{BAD_FRAMES_MAX, FRAGMENTED_S_MAX};
 use protocol::plant::{Bug, planted};
 use protocol::{CloseCode, DeviceName, ErrorCode, UserId};
@@ -23,12 +24,15 @@ use crate::hints::Hints;
 use crate::lanes::Lanes;
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
-use crate::outbound::Frames;
+use crate::outbound::{Frames, Framing};
 use crate::outbox::{Answer, Inbox, Outbox};
 use crate::session::{Session, Step};
 use crate::token::Claims;
 use crate::told::{Next, Told};
 use crate::wheel::Tick;
+
+/// Heartbeat of a stream, seconds: proxies forget a silent one sooner than a WebSocket.
+const STREAM_HEARTBEAT_S: u64 = 15;
 
 /// A client that has said a good hello.
 #[derive(Debug)]
@@ -61,9 +65,11 @@ pub struct Client {
     pub(crate) node: Arc<Gateway>,
     pub(crate) outbox: Arc<Outbox>,
     address: IpAddr,
-    pub(crate) encoding: Encoding,
+    framing: Framing,
     /// From the handshake, until hello takes them.
     pub(crate) claims: Option<Box<Claims>>,
+    /// A hello that came with the request.
+    greeting: Option<Box<Hello>>,
     pub(crate) who: Option<Box<Who>>,
     pub(crate) stage: Stage,
     pub(crate) session: Option<Session>,
@@ -82,26 +88,40 @@ pub struct Client {
     drained: bool,
     /// The second for which the wheel is armed to look for late reports.
     pub(crate) overdue_at: Tick,
+    /// The second for which the wheel is armed to ask the store how far a stream's client has come.
+    pub(crate) ask_cursor_at: Tick,
 }
 
 impl Client {
     /// A client that has just been upgraded. `claims`: from a token in the handshake.
     pub fn new(node: Arc<Gateway>, address: IpAddr, encoding: Encoding, claims: Option<Box<Claims>>) -> Self {
+        Self::with(node, address, Framing::WebSocket(encoding), claims)
+    }
+
+    /// A client of a stream of server-sent events.
+    pub fn of_stream(node: Arc<Gateway>, address: IpAddr, claims: Box<Claims>, hello: Box<Hello>) -> Self {
+        let mut client = Self::with(node, address, Framing::EventStream, Some(claims));
+        client.greeting = Some(hello);
+        client
+    }
+
+    fn with(node: Arc<Gateway>, address: IpAddr, framing: Framing, claims: Option<Box<Claims>>) -> Self {
         let now = node.wheel.now();
-        let seconds = |time: std::time::Duration| Tick::try_from(time.as_secs()).unwrap_or(Tick::MAX / 2);
+        let hello_by = now + Tick::try_from(node.config.hello_deadline.as_secs()).unwrap_or(Tick::MAX / 2);
         // spread, so that 10,000 pings never fire together
-        let ping_at = now + 1 + rand::random_range(0..seconds(node.config.heartbeat));
-        let clocks = Clocks::new(now + seconds(node.config.hello_deadline), ping_at);
+        let ping_at = now + 1 + rand::random_range(0..heartbeat(framing, &node));
+        let clocks = Clocks::new(hello_by, ping_at);
         let outbox = Outbox::new();
-        node.wheel.arm(&outbox, now + seconds(node.config.hello_deadline));
+        node.wheel.arm(&outbox, hello_by);
         node.wheel.arm(&outbox, ping_at);
         node.metrics.sockets.increment(1.0);
         Self {
             node,
             outbox,
             address,
-            encoding,
+            framing,
             claims,
+            greeting: None,
             who: None,
             stage: Stage::Greeting,
             session: None,
@@ -117,7 +137,18 @@ impl Client {
             dead: false,
             drained: true,
             overdue_at: 0,
+            ask_cursor_at: 0,
         }
+    }
+
+    /// Whether its frames are events of a stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.framing == Framing::EventStream
+    }
+
+    /// Between two signs of life, seconds.
+    pub(crate) fn heartbeat(&self) -> Tick {
+        heartbeat(self.framing, &self.node)
     }
 
     /// Closes with this code when the input at hand is worked in.
@@ -173,9 +204,13 @@ impl Client {
                 Answer::Registered(registration) => self.registered(registration),
                 Answer::Slice(slice) => self.slice(slice, out),
                 Answer::Page(page) => self.page(&page, out),
+                Answer::Cursor(cursor) => self.cursor_elsewhere(cursor),
                 Answer::Receipts(receipts) => self.receipts(receipts, out),
                 Answer::Watched(watches) => self.watched(&watches),
             }
+        }
+        for posted in inbox.posted {
+            self.posted(posted);
         }
         if let Some(session) = &mut self.session {
             for event in inbox.pushes {
@@ -258,7 +293,7 @@ impl Client {
     /// A second has come for which a clock was armed.
     fn tick(&mut self, out: &mut Frames) {
         let now = self.node.wheel.now();
-        let heartbeat = Tick::try_from(self.node.config.heartbeat.as_secs()).unwrap_or(30);
+        let heartbeat = self.heartbeat();
         while let Some(due) = self.clocks.due(now, heartbeat) {
             match due {
                 Due::Hello => self.close_with(CloseCode::Unauthenticated),
@@ -272,20 +307,21 @@ impl Client {
                     return;
                 }
                 Due::Ping => {
-                    out.raw(fastwebsockets::OpCode::Ping, b"");
+                    out.ping();
                     self.node.wheel.arm(&self.outbox, now + heartbeat);
                     self.check_token(out);
                 }
             }
         }
         self.tell_overdue(now, out);
+        self.ask_cursor(now);
     }
 
     /// Tells of a token about to expire; ends the connection a grace after that. Looked at with each heartbeat.
     fn check_token(&mut self, out: &mut Frames) {
         self.check_revoked();
         let Some(who) = &mut self.who else { return };
-        let (now_s, heartbeat_s) = (now_ms() / 1000, self.node.config.heartbeat.as_secs());
+        let (now_s, heartbeat_s) = (now_ms() / 1000, u64::from(heartbeat(self.framing, &self.node)));
         if now_s > who.expires_s + self.node.config.token_grace.as_secs() {
             self.close_with(CloseCode::Unauthenticated);
         } else if !who.reauth_told && now_s + 2 * heartbeat_s >= who.expires_s {
@@ -318,23 +354,34 @@ impl Client {
     }
 }
 
+/// Between two signs of life, seconds.
+fn heartbeat(framing: Framing, node: &Gateway) -> Tick {
+    let seconds = node.config.heartbeat.as_secs();
+    let seconds = if framing == Framing::EventStream { seconds.min(STREAM_HEARTBEAT_S) } else { seconds };
+    Tick::try_from(seconds).unwrap_or(30)
+}
+
 impl Handler for Client {
-    fn encoding(&self) -> Encoding {
-        self.encoding
+    fn framing(&self) -> Framing {
+        self.framing
     }
 
     fn wake(&mut self, cx: &mut Context<'_>, out: &mut Frames) {
         self.outbox.register(cx.waker());
         // while the socket does not take what there is, hints wait: they only replace each other
         let inbox = if self.drained { self.outbox.take() } else { self.outbox.take_all_but_hints() };
+        if let Some(hello) = self.greeting.take() {
+            self.command(ClientFrame::Hello(*hello), out);
+        }
         self.inbox(inbox, out);
     }
 
     fn message(&mut self, text: bool, payload: &[u8], out: &mut Frames) -> Result<(), CloseCode> {
-        if text != self.encoding.is_text() {
+        let encoding = self.framing.encoding();
+        if text != encoding.is_text() {
             return Err(CloseCode::Unsupported);
         }
-        match self.encoding.decode(payload) {
+        match encoding.decode(payload) {
             Ok(frame) => {
                 self.bad_frames = 0;
                 self.command(frame, out);
@@ -367,6 +414,7 @@ impl Handler for Client {
 
     fn settle(&mut self, out: &mut Frames) {
         self.next_steps(out);
+        self.arm_ask_cursor();
         if self.lanes.as_ref().is_some_and(|lanes| lanes.is_idle()) {
             self.lanes = None;
         }
@@ -383,6 +431,10 @@ impl Handler for Client {
         if all {
             self.next_query();
             self.next_receipts();
+        }
+        if all && self.is_stream() {
+            // nobody answers a heartbeat: that it was taken is the sign of life
+            self.clocks.heard(false, false, now, limit);
         }
         if let Some(by) = self.clocks.written(all, bytes > 0, now, limit) {
             self.node.wheel.arm(&self.outbox, by);

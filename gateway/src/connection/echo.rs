@@ -7,7 +7,7 @@ use protocol::CloseCode;
 use protocol::codec::Encoding;
 
 use super::Handler;
-use crate::outbound::Frames;
+use crate::outbound::{Frames, Framing};
 
 /// Largest message echoed: the conformance suite sends 16 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -18,8 +18,8 @@ pub struct Echo;
 
 impl Handler for Echo {
     /// It has no frames of its own.
-    fn encoding(&self) -> Encoding {
-        Encoding::default()
+    fn framing(&self) -> Framing {
+        Framing::WebSocket(Encoding::default())
     }
 
     fn wake(&mut self, _cx: &mut Context<'_>, _out: &mut Frames) {}

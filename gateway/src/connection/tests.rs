@@ -3,6 +3,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Wake;
 
+use protocol::codec::Encoding;
+
 use super::*;
 
 /// Takes what is written as TLS does, and has it with the kernel only when told so.
@@ -11,6 +13,7 @@ struct Held {
     kernel_takes: Rc<RefCell<bool>>,
     said_goodbye: Rc<RefCell<bool>>,
     input: Vec<u8>,
+    output: Rc<RefCell<Vec<u8>>>,
 }
 
 impl AsyncRead for Held {
@@ -25,6 +28,7 @@ impl AsyncRead for Held {
 
 impl AsyncWrite for Held {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.output.borrow_mut().extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -39,15 +43,22 @@ impl AsyncWrite for Held {
 }
 
 /// Says one thing and notes what becomes of it.
-#[derive(Default)]
 struct Says {
+    framing: Framing,
+    closes: Option<CloseCode>,
     said: bool,
     written: Rc<RefCell<Vec<(bool, usize)>>>,
 }
 
+impl Default for Says {
+    fn default() -> Self {
+        Self { framing: Framing::WebSocket(Encoding::Json), closes: None, said: false, written: Rc::default() }
+    }
+}
+
 impl Handler for Says {
-    fn encoding(&self) -> Encoding {
-        Encoding::default()
+    fn framing(&self) -> Framing {
+        self.framing
     }
     fn wake(&mut self, _: &mut Context<'_>, out: &mut Frames) {
         if !std::mem::replace(&mut self.said, true) {
@@ -66,7 +77,7 @@ impl Handler for Says {
         self.written.borrow_mut().push((all, bytes));
     }
     fn wants_close(&mut self) -> Option<CloseCode> {
-        None
+        self.closes
     }
     fn closing(&mut self) {}
     fn gave_up(&self) -> bool {
@@ -109,4 +120,16 @@ fn the_answer_to_a_close_is_with_the_kernel_before_the_stream_is_let_go() {
     *kernel_takes.borrow_mut() = true;
     assert!(poll(&mut connection).is_ready());
     assert!(*said_goodbye.borrow());
+}
+
+#[test]
+fn a_stream_says_why_it_ends_and_waits_for_no_answer() {
+    let stream = Held { input: b"GET / HTTP/1.1\r\n\r\n".to_vec(), ..Held::default() };
+    let (kernel_takes, output) = (Rc::clone(&stream.kernel_takes), Rc::clone(&stream.output));
+    *kernel_takes.borrow_mut() = true;
+    let handler = Says { framing: Framing::EventStream, closes: Some(CloseCode::Superseded), said: true, ..Says::default() };
+    let mut connection = Connection::behind(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), stream, handler, 1024, Vec::new());
+    assert!(poll(&mut connection).is_ready());
+    let want = "HTTP/1.1 200 OK\r\n\r\nevent: close\ndata: {\"type\":\"close\",\"code\":4409,\"reason\":\"superseded\"}\n\n";
+    assert_eq!(String::from_utf8_lossy(&output.borrow()), want);
 }

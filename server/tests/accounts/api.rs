@@ -1,4 +1,5 @@
 //! A client of the HTTP API, made of a socket: it can say anything, and sees everything of an answer.
+#![allow(dead_code, reason = "each test file uses its part of it")]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

@@ -395,7 +395,7 @@ export class Client {
     this.#running.runner.input({ on: "typing", to });
   }
 
-  /** Whose presence is wanted, in place of those before; at most 200 users. Said again on every connection. Not over the fallback. */
+  /** Whose presence is wanted, in place of those before; at most 200 users. Said again on every connection. */
   watch(users: readonly string[]): void {
     const wanted = [...new Set(users)];
     if (!wanted.every(isUser)) throw new ClientError("bad_argument", "users are numbers");

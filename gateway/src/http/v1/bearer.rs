@@ -11,6 +11,7 @@ use protocol::{DeviceName, UserId};
 use super::error::ApiError;
 use crate::handshake::bearer_in;
 use crate::node::{Gateway, now_ms};
+use crate::token::Claims;
 
 /// Who calls, by a token that is good now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,13 +22,29 @@ pub struct Bearer {
     pub device: Option<DeviceName>,
     /// The session of the account; none: a tool made the token.
     pub sid: Option<Sid>,
+    /// All that the token says.
+    pub(super) claims: Box<Claims>,
 }
 
 impl Bearer {
     /// The caller of a request, if its token is good.
     pub(super) fn of(headers: &HeaderMap, node: &Gateway) -> Option<Self> {
         let claims = node.tokens.verify(bearer_in(headers)?).ok()?;
-        Some(Self { user: claims.sub, device: claims.device, sid: claims.sid })
+        Some(Self { user: claims.sub, device: claims.device.clone(), sid: claims.sid, claims: Box::new(claims) })
+    }
+
+    /// The device that the caller speaks for, as in `hello`: the token's, or the one that is named, or the nameless one.
+    ///
+    /// # Errors
+    /// [`ApiError`] when the token is for another one.
+    pub(super) fn speaks_for(&self, named: Option<DeviceName>) -> Result<DeviceName, ApiError> {
+        match (&self.device, named) {
+            (Some(bound), Some(named)) if *bound != named => {
+                Err(ApiError::forbidden("device", "the token is for another device"))
+            }
+            (Some(bound), _) => Ok(bound.clone()),
+            (None, named) => Ok(named.unwrap_or_default()),
+        }
     }
 
     /// The caller as a text, for telling callers apart.

@@ -4,7 +4,9 @@ use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use protocol::ErrorCode;
+use protocol::codec::json;
+use protocol::frame::ClientFrame;
+use protocol::{DeviceName, ErrorCode};
 use serde::de::DeserializeOwned;
 
 use super::error::{ApiCode, ApiError};
@@ -22,7 +24,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         if !is_json(&parts.headers) {
-            return Err(ApiError::bad_field("Content-Type", "the body is JSON: Content-Type: application/json"));
+            return Err(no_json());
         }
         read_json(&whole(body).await?).map(Self)
     }
@@ -39,6 +41,48 @@ pub(super) async fn whole(body: axum::body::Body) -> Result<Bytes, ApiError> {
             ApiError::bad_request("the body ended early")
         }
     })
+}
+
+/// The body as it came: JSON that the codec of frames reads.
+#[derive(Debug)]
+pub struct FrameBody(pub Bytes);
+
+impl FrameBody {
+    /// The frame of this type that it is, by the same checks as on a socket.
+    ///
+    /// # Errors
+    /// [`ApiError`] as the socket would answer.
+    pub fn read(&self, kind: &str) -> Result<ClientFrame, ApiError> {
+        json::decode_as(kind, &self.0).map_err(|why| ApiError::frame(why, None))
+    }
+
+    /// A field that the frame has not: the device that a request is about.
+    ///
+    /// # Errors
+    /// [`ApiError`] when it is none.
+    pub fn device(&self) -> Result<Option<DeviceName>, ApiError> {
+        #[derive(serde::Deserialize)]
+        struct Of {
+            device: Option<DeviceName>,
+        }
+        read_json::<Of>(&self.0).map(|of| of.device)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for FrameBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
+            return Err(no_json());
+        }
+        whole(body).await.map(Self)
+    }
+}
+
+fn no_json() -> ApiError {
+    ApiError::bad_field("Content-Type", "the body is JSON: Content-Type: application/json")
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -8,10 +8,13 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::ErrorCode;
+use protocol::frame::FrameError;
 use serde::{Serialize, Serializer};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
+
+use crate::handshake::Refusal;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,12 @@ impl ApiCode {
             Self::Frame(ErrorCode::Unavailable | ErrorCode::OutcomeUnknown) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadPhone | Self::BadCode | Self::Frame(_) => StatusCode::BAD_REQUEST,
         }
+    }
+}
+
+impl From<ErrorCode> for ApiCode {
+    fn from(code: ErrorCode) -> Self {
+        Self::Frame(code)
     }
 }
 
@@ -146,6 +155,14 @@ pub enum NeedsToken {
     Unauthenticated(Failure),
 }
 
+/// Errors of operations on something that may be another's.
+#[derive(IntoResponses)]
+pub enum MayBeForbidden {
+    /// Not yours.
+    #[response(status = 403)]
+    Forbidden(Failure),
+}
+
 /// Errors of operations on something that may not be there.
 #[derive(IntoResponses)]
 pub enum MayBeMissing {
@@ -178,6 +195,23 @@ impl ApiError {
     /// No good token.
     pub fn unauthenticated() -> Self {
         Self::new(ApiCode::Unauthenticated, "the token is missing or not valid")
+    }
+
+    /// Not the caller's.
+    pub fn forbidden(field: &'static str, message: &'static str) -> Self {
+        Self { field: Some(field.into()), ..Self::new(ApiCode::Frame(ErrorCode::Forbidden), message) }
+    }
+
+    /// What a frame would be answered.
+    pub fn frame(why: FrameError, retry_after_ms: Option<u64>) -> Self {
+        let field = why.field.map(Cow::from);
+        Self { field, retry_after_ms, ..Self::new(ApiCode::Frame(why.code), why.message) }
+    }
+
+    /// There is no room for one more stream.
+    pub(crate) fn no_room(why: &Refusal) -> Self {
+        let code = if why.status == StatusCode::TOO_MANY_REQUESTS { ErrorCode::Rate } else { ErrorCode::Unavailable };
+        Self { retry_after_ms: Some(1000), ..Self::new(ApiCode::Frame(code), why.why) }
     }
 
     /// Nothing of that name.

@@ -6,14 +6,15 @@
 //!
 //! - `State<Arc<Gateway>>` is everything: ports, sessions, limits, and by [`accounts()`] the accounts.
 //! - [`Bearer`] is who calls, by an access token that is good now. It has been counted against the user's rate.
+//! - [`FrameBody`] is a body that is a frame without its `type`, read by the codec of the socket.
 //! - [`Body<T>`](Body) is the JSON body, of at most [`BODY_BYTES_MAX`]; [`Parameters<T>`](Parameters) the query; [`Named`] the last part of the path.
 //! - The answer is `Result<Reply<T>, ApiError>`: [`reply::ok`] with the data, or an error of the closed list ([`error`]).
 //! - [`paging::Paging`] and [`paging::Paged`] are pages with a cursor.
 //! - `#[utoipa::path(…)]` names the answer as `Success<T>` and the errors by [`error::Errors`] (and [`error::NeedsToken`]).
 //!
 //! **Around every handler**, from the outside: [`guard`] counts, times, refuses addresses that ask too often and tokens in the URL;
-//! [`idempotency`] gives a POST with an `Idempotency-Key` the answer it had, if it had one. A handler whose answer must not be kept says
-//! [`Reply::unkept`] and gives the same answer again by itself.
+//! [`idempotency`] gives a POST with an `Idempotency-Key` the answer it had, if it had one (of accounts: messages have ids of their own, and what else
+//! is posted about them may come twice). A handler whose answer must not be kept says [`Reply::unkept`] and gives the same answer again by itself.
 
 pub mod error;
 pub mod reply;
@@ -28,7 +29,15 @@ mod devices;
 mod me;
 mod users;
 mod contacts;
+mod conversations;
+mod messages;
+mod received;
+mod read;
+mod typing;
+mod watch;
+mod events;
 pub mod openapi;
+mod asyncapi;
 
 use std::sync::Arc;
 
@@ -39,34 +48,44 @@ use axum::routing::any;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use bearer::Bearer;
-pub use body::{BODY_BYTES_MAX, Body, Named, Parameters};
+pub use body::{BODY_BYTES_MAX, Body, FrameBody, Named, Parameters};
 pub use error::ApiError;
 pub use idempotency::IdempotencyKey;
 pub use reply::Reply;
 
 use crate::node::Gateway;
 
-/// Every resource, with its part of the document.
-fn routes() -> OpenApiRouter<Arc<Gateway>> {
-    OpenApiRouter::with_openapi(openapi::frame())
+/// Every resource, with its part of the document; `keyed` around those whose POST takes an `Idempotency-Key`.
+fn routes(keyed: impl FnOnce(OpenApiRouter<Arc<Gateway>>) -> OpenApiRouter<Arc<Gateway>>) -> OpenApiRouter<Arc<Gateway>> {
+    let accounts = OpenApiRouter::new()
         .merge(registrations::routes())
         .merge(sessions::routes())
         .merge(devices::routes())
         .merge(me::routes())
         .merge(users::routes())
-        .merge(contacts::routes())
+        .merge(contacts::routes());
+    OpenApiRouter::with_openapi(openapi::frame())
+        .merge(keyed(accounts))
+        .merge(conversations::routes())
+        .merge(messages::routes())
+        .merge(received::routes())
+        .merge(read::routes())
+        .merge(typing::routes())
+        .merge(watch::routes())
+        .merge(events::routes())
         .merge(openapi::routes())
+        .merge(asyncapi::routes())
 }
 
 /// The API of one gateway.
 pub(super) fn router(node: &Arc<Gateway>) -> Router<Arc<Gateway>> {
-    let (mut routes, document) = routes().split_for_parts();
+    let idempotency = from_fn_with_state(idempotency::Layer::new(node), idempotency::layer);
+    let (mut routes, document) = routes(|accounts| accounts.layer(idempotency)).split_for_parts();
     for unknown in ["/v1", "/v1/", "/v1/{*unknown}"] {
         routes = routes.route(unknown, any(async || ApiError::not_found("there is no such path")));
     }
     routes
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(from_fn_with_state(idempotency::Layer::new(node), idempotency::layer))
         .layer(from_fn_with_state(Arc::clone(node), guard::layer))
         .layer(openapi::Document::layer(&document))
 }

@@ -20,10 +20,10 @@ use crate::node::Gateway;
 #[openapi(
     info(
         title = "Switchboard",
-        description = "Accounts over HTTP. Every answer is an envelope: `{\"success\":true,\"data\":…}` or `{\"success\":false,\"error\":{\"code\":…}}`.",
+        description = "Accounts and messages over HTTP. Every answer is an envelope: `{\"success\":true,\"data\":…}` or `{\"success\":false,\"error\":{\"code\":…}}`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    tags((name = "Accounts", description = "Numbers, codes, sessions, devices, profiles"), (name = "Document", description = "This document")),
+    tags((name = "Accounts", description = "Numbers, codes, sessions, devices, profiles"), (name = "Messages", description = "What the socket does, by requests and a stream of server-sent events"), (name = "Document", description = "This document, and that of the socket")),
     components(schemas(super::error::Failure)),
     modifiers(&Bearer)
 )]
@@ -45,7 +45,7 @@ pub(super) fn frame() -> utoipa::openapi::OpenApi {
 
 /// The document of everything under `/v1`.
 pub fn document() -> utoipa::openapi::OpenApi {
-    super::routes().to_openapi()
+    super::routes(std::convert::identity).to_openapi()
 }
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Gateway>> {

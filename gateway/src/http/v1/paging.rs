@@ -31,6 +31,11 @@ impl Paging {
         if (1..=LIMIT_MAX).contains(&limit) { Ok(limit) } else { Err(ApiError::bad_field("limit", "a limit is from 1 to 100")) }
     }
 
+    /// How many items were asked for, in range or not.
+    pub const fn asked(&self) -> Option<u32> {
+        self.limit
+    }
+
     /// Where to go on.
     pub fn before(&self) -> Option<&str> {
         self.before.as_deref()

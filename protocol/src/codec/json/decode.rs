@@ -94,20 +94,43 @@ impl TryFrom<String> for JsonU64 {
 /// # Errors
 /// [`FrameError`], always with a code of the closed list.
 pub fn decode(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
+    one_shallow_object(bytes)?;
+    let head: Head<'_> = serde_json::from_slice(bytes).map_err(|why| not_a_frame(&why))?;
+    match head.kind.as_deref() {
+        Some(kind) => fields_of(kind, bytes),
+        None => Err(error(ErrorCode::BadRequest, Some("type"), "a frame has a \"type\"")),
+    }
+}
+
+/// Reads a frame whose type is known from elsewhere, such as the path of a request: the same fields, the same checks; a `type` in it is ignored.
+///
+/// # Errors
+/// [`FrameError`], always with a code of the closed list.
+pub fn decode_as(kind: &str, bytes: &[u8]) -> Result<ClientFrame, FrameError> {
+    one_shallow_object(bytes)?;
+    // what is no JSON at all is told apart from a field that is wrong
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|why| not_a_frame(&why))?;
+    fields_of(kind, bytes)
+}
+
+fn one_shallow_object(bytes: &[u8]) -> Result<(), FrameError> {
     check_depth(bytes)?;
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first != Some(&b'{') {
-        return Err(error(ErrorCode::BadRequest, None, "a frame is one JSON object"));
-    }
-    let head: Head<'_> = serde_json::from_slice(bytes)
-        .map_err(|why| error(ErrorCode::BadRequest, None, &format!("not a frame: {}", plain(&why))))?;
-    match head.kind.as_deref() {
-        Some("send") => decode_send(bytes),
-        Some("received") => {
+    if first == Some(&b'{') { Ok(()) } else { Err(error(ErrorCode::BadRequest, None, "a frame is one JSON object")) }
+}
+
+fn not_a_frame(why: &serde_json::Error) -> FrameError {
+    error(ErrorCode::BadRequest, None, &format!("not a frame: {}", plain(why)))
+}
+
+fn fields_of(kind: &str, bytes: &[u8]) -> Result<ClientFrame, FrameError> {
+    match kind {
+        "send" => decode_send(bytes),
+        "received" => {
             let seq = fields::<JsonReceived>(bytes)?.seq;
             seq.map(ClientFrame::Received).ok_or_else(|| missing("seq"))
         }
-        Some("hello") => fields::<JsonHello>(bytes).map(|hello| {
+        "hello" => fields::<JsonHello>(bytes).map(|hello| {
             ClientFrame::Hello(Hello {
                 token: hello.token,
                 device: hello.device,
@@ -117,28 +140,27 @@ pub fn decode(bytes: &[u8]) -> Result<ClientFrame, FrameError> {
                 version: hello.version,
             })
         }),
-        Some("read") => {
+        "read" => {
             let JsonRead { conversation, position } = fields(bytes)?;
             let conversation = conversation.ok_or_else(|| missing("conversation"))?;
             Ok(ClientFrame::Read { conversation, position: position.ok_or_else(|| missing("position"))? })
         }
-        Some("typing") => {
+        "typing" => {
             let to = fields::<JsonTyping>(bytes)?.to;
             check::to(to, |to| recipient(&to)).map(ClientFrame::Typing)
         }
-        Some("watch") => fields::<JsonWatch>(bytes)?.users.map(ClientFrame::Watch).ok_or_else(|| missing("users")),
-        Some("history") => {
+        "watch" => fields::<JsonWatch>(bytes)?.users.map(ClientFrame::Watch).ok_or_else(|| missing("users")),
+        "history" => {
             let JsonPage { conversation, before, limit } = fields(bytes)?;
             let conversation = conversation.ok_or_else(|| missing("conversation"))?;
             Ok(ClientFrame::History { conversation, before, limit })
         }
-        Some("conversations") => {
+        "conversations" => {
             let JsonPage { before, limit, .. } = fields(bytes)?;
             Ok(ClientFrame::Conversations { before, limit })
         }
-        Some("ping") => Ok(ClientFrame::Ping),
-        Some(_) => Err(check::unknown_type()),
-        None => Err(error(ErrorCode::BadRequest, Some("type"), "a frame has a \"type\"")),
+        "ping" => Ok(ClientFrame::Ping),
+        _ => Err(check::unknown_type()),
     }
 }
 

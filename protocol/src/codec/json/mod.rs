@@ -3,7 +3,7 @@
 mod decode;
 mod encode;
 
-pub use decode::decode;
+pub use decode::{decode, decode_as};
 pub use encode::{encode, event, message_fields};
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ import type { Link, LinkEvents, Opening, Transport } from "./transport.js";
 import { Upstream } from "./upstream.js";
 
 /** Statuses that are a close code. */
-const STATUS_CODES: Readonly<Record<number, number>> = { 401: 4401, 409: 4409, 410: 4410, 426: 4426, 429: 4429 };
+const STATUS_CODES: Readonly<Record<number, number>> = { 401: 4401, 403: 4403, 409: 4409, 410: 4410, 426: 4426, 429: 4429 };
 
 /** Options of {@link SseTransport}. */
 export interface SseOptions {
@@ -73,6 +73,7 @@ class SseLink implements Link {
     this.#over = true;
     this.#stream.abort();
     // posts that were made are let go on: an acknowledgement may be among them
+    this.#upstream.rest();
   }
 
   #end(closed: Closed): void {
@@ -125,7 +126,9 @@ class SseLink implements Link {
 
   #url(hello: HelloFrame): string {
     const query = new URLSearchParams();
-    if (hello.device !== undefined) query.set("device", hello.device);
+    // the second hello, after `resync`, need not name it: on a WebSocket it is known
+    const device = hello.device ?? this.#opening.hello.device;
+    if (device !== undefined) query.set("device", device);
     if (hello.cursor !== undefined) query.set("cursor", String(hello.cursor));
     if (hello.epoch !== undefined) query.set("epoch", hello.epoch);
     if (hello.rev !== undefined) query.set("rev", hello.rev);

@@ -12,12 +12,12 @@ import type { Closed } from "../core/effects.js";
 import { isRetryable } from "../protocol/codes.js";
 import type { ClientFrame, ConversationsFrame, HistoryFrame, SendFrame, ServerFrame } from "../protocol/frames.js";
 import { conversationOf } from "../protocol/names.js";
+import { LatestOnly } from "./latest.js";
 
 const UNKNOWN_MS = 1000;
 const FENCED_MS = 100;
 
-/** Codes of the API that are another code in frames. */
-const SEND_CODES: Readonly<Record<string, string>> = { idempotency_conflict: "id_reused", conflict: "id_reused", too_many: "rate" };
+type Frame<T extends ClientFrame["type"]> = Extract<ClientFrame, { readonly type: T }>;
 
 interface Lane {
   readonly waiting: SendFrame[];
@@ -39,28 +39,44 @@ export class Upstream {
   readonly #options: UpstreamOptions;
   readonly #lanes = new Map<string, Lane>();
   readonly #abort = new AbortController();
+  readonly #resting = new AbortController();
+  readonly #acknowledgements: LatestOnly;
+  readonly #reads: LatestOnly;
+  readonly #watches: LatestOnly;
 
   constructor(options: UpstreamOptions) {
     this.#options = options;
+    const latest = { refused: (error: ApiError) => this.#refused(error), over: this.#resting.signal };
+    // unacknowledged, the window would close for good: begin again from the cursor
+    const refused = ({ retryAfter_ms }: ApiError): void => this.#close({ code: 1006, retryAfter_ms });
+    this.#acknowledgements = new LatestOnly({ ...latest, refused });
+    this.#reads = new LatestOnly(latest);
+    this.#watches = new LatestOnly(latest);
   }
 
   /** Nothing is told any more; what is under way is given up. */
   close(): void {
+    this.rest();
     this.#abort.abort();
   }
 
-  /** Sends a frame on its way. `hello` is not for here, `ping` has the stream's heartbeat. `watch` has no place in the API: nobody's presence comes. */
+  /** What is under way is let go on; nothing is tried again. */
+  rest(): void {
+    this.#resting.abort();
+  }
+
+  /** Sends a frame on its way. `hello` is not for here, `ping` has the stream's heartbeat. `watch` asks for presence down the stream of this connection's device. */
   post(frame: ClientFrame): void {
     switch (frame.type) {
       case "send": return this.#queue(frame);
-      case "received": return void this.#received(frame.seq);
-      case "read": return void this.#quiet({ method: "POST", path: `/v1/conversations/${encodeURIComponent(frame.conversation)}/read`, body: { position: frame.position } });
-      case "typing": return void this.#quiet({ method: "POST", path: "/v1/typing", body: { to: frame.to } });
+      case "received": return this.#received(frame);
+      case "read": return this.#read(frame);
+      case "typing": return void this.#typing(frame);
       case "history":
       case "conversations": return void this.#page(frame);
       case "hello":
-      case "ping":
-      case "watch": return;
+      case "ping": return;
+      case "watch": return this.#watch(frame);
     }
   }
 
@@ -108,11 +124,11 @@ export class Upstream {
 
   async #send(conversation: string, { type: _, id, ...rest }: SendFrame): Promise<ServerFrame> {
     try {
-      await this.#call({ method: "POST", path: "/v1/messages", body: { id, ...rest }, idempotencyKey: id });
+      await this.#call({ method: "POST", path: "/v1/messages", body: { id, ...rest } });
       return { type: "accepted", id, conversation };
     } catch (thrown) {
       const error = thrown instanceof ApiError ? thrown : new ApiError(0, "network", String(thrown));
-      const code = SEND_CODES[error.code] ?? error.code;
+      const { code } = error;
       // whatever did not come from the API says nothing about the message
       if (code === "network" || code === "not_api" || code === "outcome_unknown" || code === "unauthenticated") {
         return { type: "error", id, code: "outcome_unknown", retry_after_ms: error.retryAfter_ms || UNKNOWN_MS };
@@ -125,24 +141,35 @@ export class Upstream {
     }
   }
 
-  async #received(seq: number): Promise<void> {
+  #received({ seq }: Frame<"received">): void {
+    const call = (): Promise<unknown> => this.#call({ method: "POST", path: "/v1/received", body: { seq, device: this.#options.device } });
+    this.#acknowledgements.put("received", { call, passes: () => false });
+  }
+
+  #read({ conversation, position }: Frame<"read">): void {
+    const path = `/v1/conversations/${encodeURIComponent(conversation)}/read`;
+    this.#reads.put(conversation, { call: () => this.#call({ method: "POST", path, body: { position } }), passes: () => false });
+  }
+
+  #watch({ users }: Frame<"watch">): void {
+    const call = (): Promise<unknown> => this.#call({ method: "POST", path: "/v1/watch", body: { users, device: this.#options.device } });
+    // behind a balancer it may have come to a node that does not have the stream
+    this.#watches.put("watch", { call, passes: ({ code }) => code === "not_found" });
+  }
+
+  /** What is old in a moment is not tried again. */
+  async #typing({ to }: Frame<"typing">): Promise<void> {
     try {
-      await this.#call({ method: "POST", path: "/v1/received", body: { seq, device: this.#options.device } });
+      await this.#call({ method: "POST", path: "/v1/typing", body: { to } });
     } catch (thrown) {
-      // unacknowledged, the window would close for good: begin again from the cursor
-      this.#close({ code: 1006, retryAfter_ms: thrown instanceof ApiError ? thrown.retryAfter_ms : 0 });
+      if (thrown instanceof ApiError && !thrown.temporary && thrown.status !== 401) this.#refused(thrown);
     }
   }
 
   /** What is not answered on a WebSocket either, but by an `error`. */
-  async #quiet(request: Omit<ApiRequest, "token" | "signal">): Promise<void> {
-    try {
-      await this.#call(request);
-    } catch (thrown) {
-      if (thrown instanceof ApiError && !thrown.temporary && thrown.status !== 401) {
-        this.#tell({ type: "error", code: thrown.code === "not_api" ? "unknown_type" : thrown.code, message: thrown.message });
-      }
-    }
+  #refused({ code, message, temporary }: ApiError): void {
+    // a `read` comes again on the next connection, a `watch` too
+    if (!temporary) this.#tell({ type: "error", code: code === "not_api" ? "unknown_type" : code, message });
   }
 
   async #page(frame: HistoryFrame | ConversationsFrame): Promise<void> {
