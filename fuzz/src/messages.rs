@@ -5,7 +5,7 @@ use prost::Message as _;
 use protocol::codec::Encoding;
 use protocol::codec::proto::v1;
 use protocol::codec::proto::v1::client_frame::{self as wire, Frame};
-use protocol::frame::{ClientFrame, FrameError, ServerFrame};
+use protocol::frame::{ClientFrame, FrameError, Recipient, ServerFrame};
 use protocol::limits::CONTROL_BYTES_MAX;
 use protocol::record::Content;
 use protocol::{ConversationId, DeviceName, MessageId, Position, UserId};
@@ -122,8 +122,21 @@ pub fn client_frame_proto(data: &[u8]) {
         (ClientFrame::Hello(hello), Frame::Hello(said)) => {
             assert_eq!((hello.epoch, hello.cursor, hello.version), (said.epoch, said.cursor, said.version));
             assert_eq!((hello.token, hello.device.map(|device| device.to_string())), (said.token, said.device));
+            assert_eq!(hello.rev, said.rev);
         }
         (ClientFrame::Received(seq), Frame::Received(said)) => assert_eq!(seq, said.seq),
+        (ClientFrame::Read { conversation, position }, Frame::Read(said)) => {
+            assert_eq!((conversation.to_string(), position.get()), (said.conversation, said.position));
+        }
+        (ClientFrame::Typing(Recipient::User(user)), Frame::Typing(said)) => {
+            assert_eq!(said.to, Some(wire::typing::To::User(user.get())));
+        }
+        (ClientFrame::Typing(Recipient::Conversation(conversation)), Frame::Typing(said)) => {
+            assert_eq!(said.to, Some(wire::typing::To::Conversation(conversation.to_string())));
+        }
+        (ClientFrame::Watch(users), Frame::Watch(said)) => {
+            assert_eq!(users.into_iter().map(UserId::get).collect::<Vec<_>>(), said.users);
+        }
         (ClientFrame::History { conversation, before, limit }, Frame::History(said)) => {
             assert_eq!((conversation.to_string(), limit), (said.conversation, said.limit));
             assert_eq!(before.map(Position::get), said.before);
