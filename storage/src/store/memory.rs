@@ -258,7 +258,9 @@ impl Store for MemoryStore {
     }
 
     async fn save_followed(&self, shard: ShardId, offset: u64) -> Result<(), StoreError> {
-        self.state.lock().shards.entry(shard).or_default().followed = offset;
+        let mut state = self.state.lock();
+        let followed = &mut state.shards.entry(shard).or_default().followed;
+        *followed = offset.max(*followed);
         Ok(())
     }
 

@@ -256,7 +256,8 @@ pub trait Store: Send + Sync + 'static {
     /// How far the shard's follower has come in its log; 0 at the beginning.
     async fn followed(&self, shard: ShardId) -> Result<u64, StoreError>;
 
-    /// Remembers how far the follower has come. Any follower may write it: an older one only makes the next repeat.
+    /// Remembers how far the follower has come. Any follower may write it, that of a former owner
+    /// too, in any order: the furthest stays.
     async fn save_followed(&self, shard: ShardId, offset: u64) -> Result<(), StoreError>;
 
     /// The row of each key, in order.

@@ -38,6 +38,8 @@ async fn what_a_person_mends_fences_the_owner() {
     assert_eq!(store.acquire(shard).await.unwrap().stream_epoch, 2);
 
     store.save_followed(shard, 6).await.unwrap();
+    store.save_followed(shard, 4).await.unwrap();
+    assert_eq!(store.followed(shard).await, Ok(6), "what a former owner's follower says late takes nothing back");
     for epoch in [2, 3] {
         assert!(mend::adopt_log(&config, epoch).await.is_err(), "messages of epoch 3 are there");
     }

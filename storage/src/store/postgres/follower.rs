@@ -10,7 +10,7 @@ use crate::store::StoreError;
 const READ: &str = "SELECT COALESCE((SELECT f.followed FROM follower f WHERE f.shard = s.shard), 0) AS followed \
      FROM shard s WHERE s.shard = $1 AND s.state = 'open'";
 const SAVE: &str = "INSERT INTO follower (shard, followed) SELECT s.shard, $2 FROM shard s WHERE s.shard = $1 AND s.state = 'open' \
-     ON CONFLICT (shard) DO UPDATE SET followed = excluded.followed RETURNING followed";
+     ON CONFLICT (shard) DO UPDATE SET followed = GREATEST(follower.followed, excluded.followed) RETURNING followed";
 
 impl Inner {
     pub(super) async fn followed_now(&self, shard: ShardId) -> Result<u64, StoreError> {
