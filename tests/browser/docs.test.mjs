@@ -51,7 +51,7 @@ test("a person logs in on it, and the token is used from then on", async () => {
   assert.deepEqual([me.phone, me.name], [PHONE, "<b>Ann</b>"]);
   assert.equal(await page.locator("pre b").count(), 0, "text, never markup");
   await operation("get /v1/users/{id}").locator("summary").click();
-  await page.getByTestId("parameter-id").fill(me.user);
+  await operation("get /v1/users/{id}").getByTestId("parameter-id").fill(me.user);
   assert.equal((await send("get /v1/users/{id}")).data.user, me.user);
 });
 

@@ -93,7 +93,7 @@ class Cli(unittest.TestCase):
         status, headers, page = self.ask(port, "GET", "/")
         self.assertEqual(status, 200)
         self.assertIn("default-src 'none'", headers["content-security-policy"])
-        self.assertIn(b"/page.js", page)
+        self.assertRegex(page, rb"/assets/main-\w+\.js")
         self.assertEqual(self.ask(port, "GET", "/metrics")[0], 200)
         self.assertEqual(self.ask(port, "GET", "/nowhere")[0], 404)
         process.send_signal(signal.SIGTERM)
