@@ -25,6 +25,7 @@ mod devices;
 mod engine;
 mod heads;
 mod layout;
+mod listings;
 mod read;
 mod receipts;
 mod retain;
@@ -35,6 +36,7 @@ use devices::Devices;
 pub use devices::Instance;
 use engine::{Engine, unreadable};
 use heads::Heads;
+use listings::Listings;
 use write::{Known, Writer};
 
 /// Called once when the engine cannot write. Must not return in a server; a test looks on instead, and the store then refuses every write.
@@ -104,6 +106,7 @@ pub struct EmbeddedStore {
     devices: Devices,
     instance: Instance,
     readers: Arc<Semaphore>,
+    listings: Listings,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -135,7 +138,8 @@ impl EmbeddedStore {
             resume: Mutex::default(),
         };
         mailboxes.belong_to(&instance.id).map_err(|error| folder(error.to_string()))?;
-        Ok(Self { mailboxes: Arc::new(mailboxes), devices, instance, readers: Arc::new(Semaphore::new(readers)) })
+        let (listings, readers) = (Listings::new(readers), Arc::new(Semaphore::new(readers)));
+        Ok(Self { mailboxes: Arc::new(mailboxes), devices, instance, readers, listings })
     }
 
     /// Which instance this is.
@@ -275,6 +279,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn conversations(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError> {
+        let _turn = self.listings.turn(owner).await?;
         self.blocking(move |mailboxes| mailboxes.conversations_now(owner, before, limit)).await
     }
 
@@ -330,7 +335,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn standings(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Standing>, StoreError> {
+        if conversations.is_empty() {
+            return Ok(Vec::new());
+        }
         let conversations = conversations.to_vec();
+        let _turn = self.listings.turn(owner).await?;
         self.blocking(move |mailboxes| mailboxes.standings_now(owner, &conversations)).await
     }
 

@@ -1,5 +1,7 @@
 //! Reads: each one snapshot.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use fjall::{Readable, Snapshot};
@@ -10,6 +12,9 @@ use super::Mailboxes;
 use super::engine::unreadable;
 use super::layout::{self, Body, NUMBERED};
 use crate::store::{Head, KeyOf, KeyRow, Page, Slice, StoreError, weight};
+
+/// Conversations kept while a page of them is chosen: well above the largest page.
+const CANDIDATES: usize = 512;
 
 impl Mailboxes {
     /// The head, from memory if it is there.
@@ -118,27 +123,80 @@ impl Mailboxes {
         Ok(page)
     }
 
+    /// Walks all conversations of the owner, which is linear in their number; memory is not: it keeps [`CANDIDATES`] at most.
     pub(super) fn conversations_now(&self, owner: UserId, before: Position, limit: u32) -> Result<Page, StoreError> {
         let snapshot = self.engine.database.snapshot();
-        let mut last = Vec::new();
+        let (mut page, mut weighs, mut before) = (Page::default(), 0, before);
+        loop {
+            let newest = self.newest_in(&snapshot, owner, before, CANDIDATES)?;
+            // another walk only if so many conversations have lost their last message to retention and are not tidied yet
+            let more = newest.len() == CANDIDATES;
+            for (position, conversation) in newest {
+                before = position;
+                let Some(message) = self.message_in(&snapshot, position, conversation)? else { continue };
+                if page.messages.len() >= limit as usize || !page.has_room(&mut weighs, &message) {
+                    page.before = page.messages.last().map(|message| message.position);
+                    return Ok(page);
+                }
+                page.messages.push(message);
+            }
+            if !more {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// The newest conversations of an owner before a position, at most so many, newest first.
+    fn newest_in(
+        &self,
+        snapshot: &Snapshot,
+        owner: UserId,
+        before: Position,
+        count: usize,
+    ) -> Result<Vec<(Position, ConversationId)>, StoreError> {
+        // the oldest of those kept is on top
+        let mut newest = BinaryHeap::with_capacity(count + 1);
         for guard in snapshot.prefix(&self.engine.conversations, owner.get().to_be_bytes()) {
             let (key, value) = guard.into_inner().map_err(unreadable)?;
             debug_assert_eq!(key.len(), NUMBERED);
             let position = layout::position_of(&value)?;
             if position < before {
-                last.push((position, layout::conversation_of(&key)?));
+                newest.push(Reverse((position, layout::conversation_of(&key)?)));
+                if newest.len() > count {
+                    newest.pop();
+                }
             }
         }
-        last.sort_unstable_by_key(|(position, _)| std::cmp::Reverse(*position));
-        let (mut page, mut weighs) = (Page::default(), 0);
-        for (position, conversation) in last {
-            let Some(message) = self.message_in(&snapshot, position, conversation)? else { continue };
-            if page.messages.len() >= limit as usize || !page.has_room(&mut weighs, &message) {
-                page.before = page.messages.last().map(|message| message.position);
-                break;
-            }
-            page.messages.push(message);
+        Ok(newest.into_sorted_vec().into_iter().map(|Reverse(one)| one).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EmbeddedStore, Options};
+    use super::*;
+    use crate::store::contract::{Writer, message, user};
+
+    #[tokio::test]
+    async fn the_newest_are_chosen_whatever_the_order_of_their_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path(), Options::default()).await.unwrap();
+        let mut writer = Writer::acquire(&store).await;
+        // positions 1 to 9, in an order that is not that of the conversations
+        let with = [7, 3, 9, 2, 8, 4, 10, 6, 5];
+        for (with, number) in with.into_iter().zip(1..) {
+            writer.message(&message(with, 1, number), &[(1, number)]);
         }
-        Ok(page)
+        writer.commit().await.unwrap();
+        let chosen = |before, count| {
+            let snapshot = store.mailboxes.engine.database.snapshot();
+            let newest = store.mailboxes.newest_in(&snapshot, user(1), before, count).unwrap();
+            newest.into_iter().map(|(_, conversation)| conversation).collect::<Vec<_>>()
+        };
+        let of = |with: &[u64]| with.iter().map(|with| ConversationId::direct(user(1), user(*with))).collect::<Vec<_>>();
+        assert_eq!(chosen(Position::MAX, 3), of(&[5, 6, 10]));
+        assert_eq!(chosen(message(6, 1, 8).position, 4), of(&[10, 4, 8, 2]), "before is excluded");
+        assert_eq!(chosen(Position::MAX, 100).len(), 9);
+        assert_eq!(chosen(Position::MAX, 0), []);
     }
 }

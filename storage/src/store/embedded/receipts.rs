@@ -150,10 +150,23 @@ impl Mailboxes {
 
     pub(super) fn standings_now(&self, owner: UserId, conversations: &[ConversationId]) -> Result<Vec<Standing>, StoreError> {
         let snapshot = self.engine.database.snapshot();
-        conversations.iter().map(|conversation| self.standing_in(&snapshot, owner, *conversation)).collect()
+        let (mut rows, mut standings) = (Rows::of(conversations.len()), Vec::with_capacity(conversations.len()));
+        for conversation in conversations {
+            let (standing, looked_at) = self.standing_in(&snapshot, owner, *conversation, rows.next())?;
+            rows.took(looked_at);
+            standings.push(standing);
+        }
+        Ok(standings)
     }
 
-    fn standing_in(&self, snapshot: &Snapshot, owner: UserId, conversation: ConversationId) -> Result<Standing, StoreError> {
+    /// Counts among at most so many rows, and says how many it looked at.
+    fn standing_in(
+        &self,
+        snapshot: &Snapshot,
+        owner: UserId,
+        conversation: ConversationId,
+        rows: usize,
+    ) -> Result<(Standing, usize), StoreError> {
         let mut standing = Standing::default();
         for member in owners(conversation) {
             let row = self.receipt_in(snapshot, &ReceiptKey { owner, conversation, member })?;
@@ -166,7 +179,9 @@ impl Mailboxes {
         }
         let behind = Bound::Excluded(layout::history_key(conversation, standing.read));
         let end = Bound::Included(layout::history_key(conversation, Position::MAX));
-        for guard in snapshot.range(&self.engine.history, (behind, end)).rev().take(UNREAD_ROWS) {
+        let mut looked_at = 0;
+        for guard in snapshot.range(&self.engine.history, (behind, end)).rev().take(rows) {
+            looked_at += 1;
             let (key, value) = guard.into_inner().map_err(unreadable)?;
             let position = layout::history_position(&key)?;
             standing.unread += u32::from(self.is_of_others(snapshot, owner, (conversation, position), &value)?);
@@ -174,7 +189,35 @@ impl Mailboxes {
                 break;
             }
         }
-        Ok(standing)
+        Ok((standing, looked_at))
+    }
+}
+
+/// Rows of history that one page of standings may look at: [`UNREAD_ROWS`] in all. A few are kept for each conversation still to come, so that
+/// full ones hide no other's.
+struct Rows {
+    left: usize,
+    to_come: usize,
+    kept: usize,
+}
+
+/// Rows kept for each conversation of a page, if the page is not too long for it.
+const ROWS_KEPT: usize = UNREAD_ROWS / 100;
+
+impl Rows {
+    fn of(conversations: usize) -> Self {
+        let kept = ROWS_KEPT.min(UNREAD_ROWS / conversations.max(1));
+        Self { left: UNREAD_ROWS, to_come: conversations, kept }
+    }
+
+    /// How many the next conversation may take.
+    fn next(&mut self) -> usize {
+        self.to_come = self.to_come.saturating_sub(1);
+        self.left.saturating_sub(self.to_come * self.kept)
+    }
+
+    fn took(&mut self, rows: usize) {
+        self.left = self.left.saturating_sub(rows);
     }
 }
 
@@ -184,6 +227,45 @@ mod tests {
     use super::*;
     use crate::store::contract::{Writer, message, user};
     use crate::store::{Place, Store};
+
+    #[test]
+    fn a_page_looks_at_so_many_rows_in_all() {
+        assert_eq!(Rows::of(1).next(), UNREAD_ROWS, "alone it has all");
+        for conversations in [1, 2, 7, 100, 5000] {
+            let (mut rows, mut all) = (Rows::of(conversations), 0);
+            for _ in 0..conversations {
+                let may = rows.next();
+                assert!(may >= ROWS_KEPT || conversations > 100, "each has a few");
+                rows.took(may);
+                all += may;
+            }
+            assert_eq!(all, UNREAD_ROWS);
+        }
+        let mut rows = Rows::of(2);
+        let first = rows.next();
+        rows.took(10);
+        assert_eq!((first, rows.next()), (UNREAD_ROWS - ROWS_KEPT, UNREAD_ROWS - 10), "what is not taken goes on");
+    }
+
+    /// One whose rows are many leaves the others' counts what they can be.
+    #[tokio::test]
+    async fn a_full_conversation_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path(), Options::default()).await.unwrap();
+        let mut writer = Writer::acquire(&store).await;
+        // what one has sent oneself is looked at and not counted: it would use all rows up
+        let own = UNREAD_ROWS as u64 + 100;
+        for number in 1..=own {
+            writer.message(&message(1, 2, number), &[(1, number)]);
+        }
+        for number in own + 1..=own + 3 {
+            writer.message(&message(3, 1, number), &[(1, number)]);
+        }
+        writer.commit().await.unwrap();
+        let names = [2, 3].map(|with| ConversationId::direct(user(1), user(with)));
+        let unread: Vec<_> = store.standings(user(1), &names).await.unwrap().iter().map(|one| one.unread).collect();
+        assert_eq!(unread, [0, 3]);
+    }
 
     /// A folder of an older build has no sender in the rows of its history.
     #[tokio::test]
