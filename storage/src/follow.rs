@@ -44,6 +44,7 @@ pub struct Ports {
 struct Follower<'a> {
     shard: ShardId,
     ports: &'a Ports,
+    following: Following<'a>,
     offset: u64,
     saved: u64,
     saved_at: Instant,
@@ -65,8 +66,8 @@ pub async fn run(shard: ShardId, ports: &Ports) -> StorageError {
             }
         }
     };
-    let _following = Following::new(&*ports.log, Topic::Mailbox, shard.0, offset);
-    let mut follower = Follower { shard, ports, offset, saved: offset, saved_at: Instant::now() };
+    let following = Following::new(&*ports.log, Topic::Mailbox, shard.0, offset);
+    let mut follower = Follower { shard, ports, following, offset, saved: offset, saved_at: Instant::now() };
     loop {
         if let Err(why) = follower.step().await {
             return why;
@@ -123,6 +124,7 @@ impl Follower<'_> {
         );
         metrics::counter!("switchboard_notifications_skipped_total").increment(to - self.offset);
         self.offset = to;
+        self.following = Following::new(&*self.ports.log, Topic::Mailbox, self.shard.0, to);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Deserializer};
 
+use super::connection::REQUEST_WAIT;
 use crate::log::{LogError, Topic};
 
 /// How many partitions each topic has. Fixed when a cluster is made: another count would send a conversation elsewhere.
@@ -83,7 +84,7 @@ pub struct KafkaConfig {
     pub fetch_min_bytes: u32,
     /// Bytes fetched ahead for each followed partition.
     pub follow_bytes: usize,
-    /// Bytes fetched ahead for all of them and not yet sorted by partition.
+    /// The most of one answer of one broker, about. What is kept is bounded by `follow_bytes` for each partition.
     pub prefetch_bytes: usize,
 }
 
@@ -110,7 +111,7 @@ impl Default for KafkaConfig {
     }
 }
 
-/// Room for the head of a batch around the largest record: so much for what the producer counts, twice as much on the topic.
+/// Room for the head of a batch around the largest record: twice as much on the topic.
 pub(super) const BATCH_HEAD: usize = 2048;
 /// K9: the shortest time after which an append is given up.
 const MESSAGE_TIMEOUT_MIN: Duration = Duration::from_secs(120);
@@ -141,6 +142,7 @@ impl KafkaConfig {
             _ if !(1024..=100_000_000).contains(&self.max_message_bytes) => {
                 wrong("max_message_bytes must be between 1024 and 100000000")
             }
+            _ if self.fetch_wait > REQUEST_WAIT / 2 => wrong("fetch_wait must be at most 5s"),
             _ if self.follow_bytes < 64 * 1024 => wrong("follow_bytes must be at least 65536"),
             _ => Ok(()),
         }

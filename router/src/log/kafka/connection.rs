@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 /// How long a broker may take to let us in.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// How long a request may take; a frozen broker is given up after this.
-const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// How long a broker may be without a sign: a byte taken, a byte of the answer. A frozen one is given up after this, a slow line is not.
+pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Every broker answers this version, whatever else it speaks.
@@ -84,7 +84,7 @@ impl Connection {
         if version < theirs.min.max(A::VERSIONS.min) {
             return Err(Broken::protocol(format!("the broker speaks {api:?} from {} to {}", theirs.min, theirs.max)));
         }
-        timeout(REQUEST_WAIT, self.exchange(api, version, request)).await.map_err(|_| Broken::Late(REQUEST_WAIT))?
+        self.exchange(api, version, request).await
     }
 
     async fn exchange<A, B>(&mut self, api: ApiKey, version: i16, request: &A) -> Result<B, Broken>
@@ -93,8 +93,12 @@ impl Connection {
         B: Decodable + HeaderVersion,
     {
         self.correlation = self.correlation.wrapping_add(1);
-        let bytes = frame::<A>(api, version, self.correlation, request)?;
-        self.stream.write_all(&bytes).await?;
+        let mut bytes = frame::<A>(api, version, self.correlation, request)?;
+        while !bytes.is_empty() {
+            if in_time(self.stream.write_buf(&mut bytes)).await? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
+            }
+        }
         let mut answer = self.answer().await?;
         let header = ResponseHeader::decode(&mut answer, B::header_version(version)).map_err(Broken::protocol)?;
         if header.correlation_id != self.correlation {
@@ -118,11 +122,15 @@ impl Connection {
             } else {
                 self.input.reserve(4096);
             }
-            if self.stream.read_buf(&mut self.input).await? == 0 {
+            if in_time(self.stream.read_buf(&mut self.input)).await? == 0 {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
             }
         }
     }
+}
+
+async fn in_time(step: impl Future<Output = std::io::Result<usize>>) -> Result<usize, Broken> {
+    Ok(timeout(REQUEST_WAIT, step).await.map_err(|_| Broken::Late(REQUEST_WAIT))??)
 }
 
 /// A request as it goes over the wire: its length, its head, itself.

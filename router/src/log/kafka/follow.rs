@@ -36,8 +36,8 @@ struct State {
     bytes: usize,
     /// The reader's next offset.
     position: u64,
-    /// The next offset to be fetched.
-    wanted: u64,
+    /// The next record to be fetched.
+    wanted: Next,
     /// Too much is buffered: it is not fetched until the reader has caught up.
     parked: bool,
     /// It could not be fetched, and is left out until then.
@@ -45,6 +45,16 @@ struct State {
     compared: Instant,
     /// The brokers say that there is no such offset: its reader is to find out.
     outside: bool,
+    /// The log ends before what was fetched, or says something else there: since when it is so, it is not fetched any more.
+    cut: Option<u64>,
+}
+
+/// From where on a partition is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Next {
+    offset: u64,
+    /// The leader's epoch of the record before it, -1: not known. By it a broker sees that its log is not the one that was read (KIP-320).
+    epoch: i32,
 }
 
 /// One follow of one partition; the next follow of it is another one.
@@ -66,29 +76,32 @@ enum Fetched {
 
 impl Followed {
     fn new(offset: u64) -> Self {
+        let wanted = Next { offset, epoch: -1 };
         let state = State {
             buffer: VecDeque::new(),
             bytes: 0,
             position: offset,
-            wanted: offset,
+            wanted,
             parked: false,
             rests_until: None,
             compared: Instant::now(),
             outside: false,
+            cut: None,
         };
         Self { state: Mutex::new(state), grown: Notify::new() }
     }
 
-    /// The next offset to be fetched, if any is now.
-    fn wanted(&self, now: Instant) -> Option<u64> {
+    /// The next record to be fetched, if any is now.
+    fn wanted(&self, now: Instant) -> Option<Next> {
         let state = self.state.lock();
-        (!state.parked && state.rests_until.is_none_or(|until| until <= now)).then_some(state.wanted)
+        (!state.parked && state.cut.is_none() && state.rests_until.is_none_or(|until| until <= now)).then_some(state.wanted)
     }
 
-    /// Takes a record. What lies between the one before and it is not in the log any more: the broker has said so.
-    fn fetched(&self, offset: u64, payload: &[u8], shared: &Shared) -> Fetched {
+    /// Takes a record, the first that the log has from an offset on.
+    fn fetched(&self, from: u64, (offset, epoch): (u64, i32), payload: &[u8], shared: &Shared) -> Fetched {
         let mut state = self.state.lock();
-        if state.parked || offset < state.wanted {
+        // two brokers may answer for it, one that leads no more: what either left out is for the next fetch
+        if state.parked || offset < state.wanted.offset || from > state.wanted.offset {
             return Fetched::Stale;
         }
         if state.bytes >= shared.bytes_max {
@@ -97,16 +110,24 @@ impl Followed {
         }
         let bytes = payload.len() + ENTRY_BYTES;
         state.bytes += bytes;
-        state.wanted = offset + 1;
+        state.wanted = Next { offset: offset + 1, epoch };
         state.buffer.push_back(Entry { offset, payload: Bytes::copy_from_slice(payload) });
         shared.buffered.fetch_add(bytes, Ordering::AcqRel); // under the lock: who forgets it subtracts
         Fetched::Kept
     }
 
-    /// There is nothing for us at this offset.
-    fn passed(&self, offset: u64) {
+    /// There is nothing for us at this offset, the first that the log has from an offset on.
+    fn passed(&self, from: u64, (offset, epoch): (u64, i32)) {
         let mut state = self.state.lock();
-        state.wanted = state.wanted.max(offset + 1);
+        if from <= state.wanted.offset && state.wanted.offset <= offset {
+            state.wanted = Next { offset: offset + 1, epoch };
+        }
+    }
+
+    /// What was read is not what the log says from this offset on.
+    fn is_cut(&self, at: u64) {
+        self.state.lock().cut = Some(at);
+        self.grown.notify_one();
     }
 
     /// It is left out of fetches for a while.
@@ -160,7 +181,7 @@ impl Shared {
     }
 
     /// What is to be fetched from this broker now, and from where on.
-    fn wanted_of(&self, broker: BrokerId, now: Instant) -> BTreeMap<Key, (Arc<Followed>, u64)> {
+    fn wanted_of(&self, broker: BrokerId, now: Instant) -> BTreeMap<Key, (Arc<Followed>, Next)> {
         let followed = self.followed.lock();
         let led = followed.iter().filter(|(key, _)| self.leaders.of(**key) == Some(broker));
         led.filter_map(|(key, (followed, _))| Some((*key, (Arc::clone(followed), followed.wanted(now)?)))).collect()
@@ -252,7 +273,7 @@ impl FollowReader {
         let followed = self.shared.get(key)?;
         loop {
             let entries = self.take(key, &followed, (offset, max))?;
-            if !entries.is_empty() {
+            if !entries.is_empty() || followed.state.lock().cut.is_some() {
                 return Some(entries);
             }
             // a permit is kept when a record came since
@@ -282,6 +303,11 @@ impl FollowReader {
             self.shared.wake(key);
         }
         Some(entries)
+    }
+
+    /// Whether the log of a partition was cut under its follower, and where.
+    pub(super) fn cut(&self, key: Key) -> Option<u64> {
+        self.shared.get(key)?.state.lock().cut
     }
 
     /// Whether a partition that gave nothing is to be compared with the log now. It then counts as compared.
@@ -321,7 +347,7 @@ mod tests {
     use super::*;
     use crate::log::kafka::health::Health;
 
-    fn shared(bytes_max: usize) -> Shared {
+    pub(super) fn shared(bytes_max: usize) -> Shared {
         let config = KafkaConfig::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (leaders, _keeper) = Leaders::new(&config, &Arc::new(Health::new(String::new())), runtime.handle());
@@ -339,26 +365,30 @@ mod tests {
     #[test]
     fn only_what_continues_is_kept() {
         let (one, shared) = (Followed::new(10), shared(1000));
-        assert_eq!(one.fetched(9, b"x", &shared), Fetched::Stale, "its batch began before");
-        assert_eq!(one.fetched(10, b"x", &shared), Fetched::Kept);
-        assert_eq!(one.fetched(10, b"x", &shared), Fetched::Stale, "twice");
-        one.passed(11);
-        assert_eq!(one.wanted(Instant::now()), Some(12));
-        assert_eq!(one.fetched(20, b"x", &shared), Fetched::Kept, "the broker has nothing between");
+        let at = |offset| (offset, 3);
+        assert_eq!(one.fetched(10, at(9), b"x", &shared), Fetched::Stale, "its batch began before");
+        assert_eq!(one.fetched(10, at(10), b"x", &shared), Fetched::Kept);
+        assert_eq!(one.fetched(10, at(10), b"x", &shared), Fetched::Stale, "twice");
+        one.passed(11, at(11));
+        assert_eq!(one.wanted(Instant::now()), Some(Next { offset: 12, epoch: 3 }));
+        assert_eq!(one.fetched(14, at(14), b"x", &shared), Fetched::Stale, "an answer to another question says nothing of what lies between");
+        one.passed(14, at(14));
+        assert_eq!(one.fetched(12, at(20), b"x", &shared), Fetched::Kept, "the broker has nothing between");
         assert_eq!(shared.buffered.load(Ordering::Acquire), 2 * (1 + ENTRY_BYTES));
     }
 
     #[test]
     fn a_full_buffer_is_left_out_until_it_is_drained_and_one_that_failed_for_a_while() {
         let (one, shared) = (Followed::new(0), shared(100));
-        assert_eq!(one.fetched(0, &[0; 100], &shared), Fetched::Kept);
-        assert_eq!(one.fetched(1, b"x", &shared), Fetched::Full);
-        assert_eq!(one.fetched(2, b"x", &shared), Fetched::Stale, "the excess");
+        assert_eq!(one.fetched(0, (0, 1), &[0; 100], &shared), Fetched::Kept);
+        assert_eq!(one.fetched(1, (1, 1), b"x", &shared), Fetched::Full);
+        assert_eq!(one.fetched(2, (2, 1), b"x", &shared), Fetched::Stale, "the excess");
         let now = Instant::now();
         assert_eq!(one.wanted(now), None);
         let other = Followed::new(7);
         other.rest(now + Duration::from_secs(1), true);
-        assert_eq!((other.wanted(now), other.wanted(now + Duration::from_secs(1))), (None, Some(7)));
+        let wanted = |at| other.wanted(at).map(|next| next.offset);
+        assert_eq!((wanted(now), wanted(now + Duration::from_secs(1))), (None, Some(7)));
         assert!(other.state.lock().outside);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::select_ok;
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
@@ -28,6 +29,12 @@ pub(crate) type BrokerId = i32;
 
 /// Without need they are asked this often.
 const REFRESH_EVERY: Duration = Duration::from_secs(60);
+/// While a topic is missing or a partition has no leader, this often.
+const INCOMPLETE_EVERY: Duration = Duration::from_millis(500);
+/// A doubt so soon after an answer is put to another broker: who is cut off from the others tells what was.
+const SOON: Duration = Duration::from_secs(5);
+/// A broker may take so long to say who leads.
+const ASK_WAIT: Duration = Duration::from_secs(3);
 /// Between two questions, while there is need.
 const ASK_PAUSE: Duration = Duration::from_millis(50);
 /// The longest such pause, while no broker answers.
@@ -86,12 +93,12 @@ impl Leaders {
 
     /// Who leads a partition, as far as is known.
     pub(super) fn of(&self, key: Key) -> Option<BrokerId> {
-        self.known.read().leaders.get(&key).copied()
+        self.known.read().leaders.get(&key).map(|(leader, _)| *leader)
     }
 
     /// All leaders that are known.
     pub(super) fn all(&self) -> Vec<(Key, BrokerId)> {
-        self.known.read().leaders.iter().map(|(key, leader)| (*key, *leader)).collect()
+        self.known.read().leaders.iter().map(|(key, (leader, _))| (*key, *leader)).collect()
     }
 
     /// All brokers that are known.
@@ -106,32 +113,40 @@ impl Leaders {
         Connection::open(&address).await
     }
 
-    /// Asks one broker after the other for a new name for a producer.
+    /// Asks all brokers for a new name for a producer, and takes the first.
     pub(super) async fn producer_id(&self) -> Result<(i64, i16), Broken> {
-        let mut last = Broken::Protocol("no broker is known".to_owned());
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(0);
-        for broker in self.brokers() {
-            let asked = async { self.connect(broker).await?.call(ApiKey::InitProducerId, &request).await };
-            let answer: Result<InitProducerIdResponse, Broken> = asked.await;
-            match answer.map(|answer| (answer.error_code.err(), answer.producer_id.0, answer.producer_epoch)) {
-                Ok((None, id, epoch)) => return Ok((id, epoch)),
-                Ok((Some(why), ..)) => last = Broken::Protocol(format!("no producer id: {why}")),
-                Err(why) => last = why,
+        let ask = async |broker| {
+            let answer: InitProducerIdResponse = self.connect(broker).await?.call(ApiKey::InitProducerId, &request).await?;
+            match answer.error_code.err() {
+                None => Ok((answer.producer_id.0, answer.producer_epoch)),
+                Some(why) => Err(Broken::Protocol(format!("no producer id: {why}"))),
             }
+        };
+        let asked: Vec<_> = self.brokers().into_iter().map(|broker| Box::pin(ask(broker))).collect();
+        if asked.is_empty() {
+            return Err(Broken::Protocol("no broker is known".to_owned()));
         }
-        Err(last)
+        match timeout(ASK_WAIT, select_ok(asked)).await {
+            Ok(first) => first.map(|(name, _)| name),
+            Err(_) => Err(Broken::Late(ASK_WAIT)),
+        }
     }
 }
 
 async fn keep(leaders: Arc<Leaders>, mut asking: Asking) {
     let (mut asked, mut failures) = (None::<Instant>, 0_u32);
     loop {
-        let due = asked.map_or(Duration::ZERO, |asked| REFRESH_EVERY.saturating_sub(asked.elapsed()));
-        drop(timeout(due, leaders.doubt.notified()).await);
-        match asking.cluster().await {
+        let every = if leaders.known.read().incomplete { INCOMPLETE_EVERY } else { REFRESH_EVERY };
+        let due = asked.map_or(Duration::ZERO, |asked| every.saturating_sub(asked.elapsed()));
+        let in_doubt = timeout(due, leaders.doubt.notified()).await.is_ok();
+        if in_doubt && asked.is_some_and(|asked| asked.elapsed() < SOON) {
+            asking.connection = None;
+        }
+        match timeout(ASK_WAIT, asking.cluster()).await.unwrap_or(Err(Broken::Late(ASK_WAIT))) {
             Ok(cluster) => {
                 failures = 0;
-                *leaders.known.write() = cluster;
+                leaders.known.write().hears(cluster);
                 asked = Some(Instant::now());
                 leaders.told.send_modify(|times| *times += 1);
                 sleep(ASK_PAUSE).await;
@@ -151,8 +166,27 @@ async fn keep(leaders: Arc<Leaders>, mut asking: Asking) {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Cluster {
     addresses: BTreeMap<BrokerId, String>,
-    leaders: BTreeMap<Key, BrokerId>,
+    /// Who leads, and since which of the leaders' epochs.
+    leaders: BTreeMap<Key, (BrokerId, i32)>,
     missing: Vec<Topic>,
+    /// The brokers' own numbers of the topics: one that was made anew has another.
+    ids: BTreeMap<Topic, u128>,
+    /// Not all topics are there, or not all partitions are led.
+    incomplete: bool,
+}
+
+impl Cluster {
+    /// Takes over what a broker has said, but for leaders of a time before those that are known.
+    fn hears(&mut self, said: Self) {
+        let known = std::mem::replace(self, said);
+        for (key, (leader, epoch)) in known.leaders {
+            let same_topic = known.ids.get(&key.0) == self.ids.get(&key.0);
+            let newer = self.leaders.get(&key).is_some_and(|(_, now)| *now < epoch);
+            if same_topic && newer && self.addresses.contains_key(&leader) {
+                self.leaders.insert(key, (leader, epoch));
+            }
+        }
+    }
 }
 
 /// Asks one broker after the other, and keeps the connection to the one that has answered.
@@ -220,11 +254,40 @@ fn read(names: &[String], answer: MetadataResponse) -> Cluster {
         if found.error_code.err() == Some(ResponseError::UnknownTopicOrPartition) {
             cluster.missing.push(topic);
         }
+        cluster.incomplete |= found.error_code.err().is_some();
+        cluster.ids.insert(topic, found.topic_id.as_u128());
         for partition in found.partitions {
-            if let (Ok(number), 0..) = (u16::try_from(partition.partition_index), partition.leader_id.0) {
-                cluster.leaders.insert((topic, number), partition.leader_id.0);
+            match (u16::try_from(partition.partition_index), partition.leader_id.0) {
+                (Ok(number), leader @ 0..) => drop(cluster.leaders.insert((topic, number), (leader, partition.leader_epoch))),
+                _ => cluster.incomplete = true,
             }
         }
     }
     cluster
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_is_behind_takes_no_leader_back_and_a_topic_made_anew_begins_anew() {
+        let key = (Topic::Mailbox, 1);
+        let said = |leader, epoch, id| Cluster {
+            addresses: [1, 2].map(|broker| (broker, format!("broker-{broker}:9092"))).into(),
+            leaders: BTreeMap::from([(key, (leader, epoch))]),
+            ids: BTreeMap::from([(Topic::Mailbox, id)]),
+            ..Cluster::default()
+        };
+        let mut known = Cluster::default();
+        known.hears(said(1, 4, 7));
+        known.hears(said(2, 5, 7));
+        known.hears(said(1, 4, 7));
+        assert_eq!(known.leaders[&key], (2, 5), "what a broker that was cut off says");
+        known.hears(Cluster { leaders: BTreeMap::new(), incomplete: true, ..said(1, 4, 7) });
+        assert!(known.leaders.is_empty() && known.incomplete, "nobody leads it for now");
+        known.hears(said(1, 6, 7));
+        known.hears(said(2, 0, 8));
+        assert_eq!(known.leaders[&key], (2, 0));
+    }
 }

@@ -1,6 +1,6 @@
 //! The [`Log`] of a cluster: Kafka.
 //!
-//! One [`producer`] a process, which [`append`]s, and what [`follow`]s partitions in order, fetched ahead: both of ours, over one [`connection`] to
+//! One [`producer`] a process, which [`append`]s, and what [`follow`]s partitions in order, fetched ahead: both of ours, each over a [`connection`] to
 //! each broker, by what [`leaders`] knows. One consumer of librdkafka reads single [`point`]s, and a thread looks whether brokers can be reached
 //! ([`health`]). Nothing here joins a consumer group and no position is kept on the brokers: positions live in checkpoints.
 //!
@@ -194,6 +194,10 @@ impl Log for KafkaLog {
         let key = self.key(topic, partition)?;
         let deadline = Instant::now() + READ_WAIT;
         if let Some(entries) = self.follow.read(key, (offset, max), deadline).await {
+            if let (true, Some(at)) = (entries.is_empty(), self.follow.cut(key)) {
+                let (topic, why) = (topic.name(), "what was read behind that is not in it");
+                return Err(LogError::Refused(format!("{topic} {partition} was cut at offset {at} before {offset}: {why}")));
+            }
             if entries.is_empty() && self.is_reachable() && self.follow.is_compare_due(key) {
                 self.compare(key, offset).await?;
             }

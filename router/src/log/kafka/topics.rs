@@ -102,6 +102,8 @@ fn settings(config: &KafkaConfig, topic: Topic) -> Vec<(&'static str, String)> {
         ("max.message.bytes", (config.max_message_bytes + 2 * BATCH_HEAD).to_string()),
         // the age of a record is the brokers' to say: a client with a wrong clock must not shorten retention
         ("message.timestamp.type", "LogAppendTime".to_owned()),
+        // as they were appended, which is as they are: what a broker packs by itself nobody here unpacks
+        ("compression.type", "producer".to_owned()),
     ];
     if topic == Topic::RouterCheckpoints {
         settings.extend([
@@ -214,7 +216,7 @@ fn judge(config: &KafkaConfig, topic: Topic, found: Option<&Found>) -> Vec<Topic
     for (key, value) in settings(config, topic) {
         let there = found.settings.get(key).map_or("unknown", String::as_str);
         let (fits, at_least) = match key {
-            "min.insync.replicas" | "unclean.leader.election.enable" | "cleanup.policy" => (there == value, false),
+            "min.insync.replicas" | "unclean.leader.election.enable" | "cleanup.policy" | "compression.type" => (there == value, false),
             "max.message.bytes" => (number(key) >= value.parse().ok(), true),
             "retention.ms" | "retention.bytes" => {
                 let wanted = value.parse::<i64>().unwrap_or(-1);

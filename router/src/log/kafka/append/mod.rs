@@ -91,6 +91,7 @@ impl<W: Waiter> Appender<W> {
     /// Hands a record over, at once and without waiting; one that is not taken comes back.
     pub(crate) fn append(&self, key: Key, payload: Bytes, waiter: W) -> Result<(), (NotTaken, W)> {
         if self.shared.leaders.is_missing(key.0) {
+            self.shared.leaders.doubt();
             return Err((NotTaken::NoTopic, waiter));
         }
         let pushed = self.shared.queue.lock().push(key, payload, waiter, Instant::now());
@@ -159,11 +160,13 @@ async fn keep<W: Waiter>(shared: Arc<Shared<W>>, mut changes: watch::Receiver<u6
             }
             shared.wake_all();
         }
-        let (too_old, nameless) = {
+        let (too_old, nameless, wanted) = {
             let mut queue = shared.queue.lock();
-            (queue.give_up(Instant::now()), queue.wants_name())
+            (queue.give_up(Instant::now()), queue.wants_name(), queue.wanted())
         };
         shared.tell(too_old);
+        // a leader may have changed while the one before was being answered
+        wanted.into_iter().for_each(|broker| shared.wake(broker));
         if nameless && !shared.leaders.brokers().is_empty() {
             shared.name().await;
         }

@@ -170,6 +170,11 @@ impl<W> Queue<W> {
         }
     }
 
+    /// The brokers of which something is wanted.
+    pub(crate) fn wanted(&self) -> Vec<BrokerId> {
+        self.ready.iter().filter(|(_, keys)| !keys.is_empty()).map(|(broker, _)| *broker).collect()
+    }
+
     /// What the brokers call the producer from now on: its sequences begin anew.
     pub(crate) const fn named(&mut self, producer: Producer) {
         self.producer = Some(producer);
@@ -239,6 +244,8 @@ impl<W> Queue<W> {
         self.ready(key);
         let fate = |at: usize| match &answer {
             Answer::Done(offset) => Fate::Done(offset.map(|offset| offset + at as u64)),
+            // an earlier try, whose answer was lost, may have been appended
+            Answer::Refused(_) if flight.tries > 1 => Fate::Unknown,
             Answer::Refused(why) => Fate::Refused(why.clone()),
             Answer::Again | Answer::OutOfSequence => Fate::Unknown,
         };
