@@ -4,11 +4,13 @@
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use governor::clock::{Clock, DefaultClock, Reference as _};
 use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DefaultKeyedStateStore;
-use governor::state::{InMemoryState, NotKeyed};
+use governor::nanos::Nanos;
+use governor::state::keyed::{DefaultKeyedStateStore, ShrinkableKeyedStateStore};
+use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
 use protocol::{DeviceName, UserId};
@@ -41,9 +43,48 @@ impl Default for Address {
     }
 }
 
+/// The states of keys, shared with their limiter: it cannot be asked whether it knows a key.
+struct Known<K: Hash + Eq + Clone>(Arc<DefaultKeyedStateStore<K>>);
+
+impl<K: Hash + Eq + Clone> Clone for Known<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Hash + Eq + Clone> StateStore for Known<K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, key: &K, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, f)
+    }
+}
+
+impl<K: Hash + Eq + Clone> ShrinkableKeyedStateStore<K> for Known<K> {
+    fn retain_recent(&self, drop_below: Nanos) {
+        ShrinkableKeyedStateStore::retain_recent(&*self.0, drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        ShrinkableKeyedStateStore::shrink_to_fit(&*self.0);
+    }
+
+    fn len(&self) -> usize {
+        ShrinkableKeyedStateStore::len(&*self.0)
+    }
+
+    fn is_empty(&self) -> bool {
+        ShrinkableKeyedStateStore::is_empty(&*self.0)
+    }
+}
+
 /// Rates by key, of a bounded number of keys.
 pub struct Keyed<K: Hash + Eq + Clone, C: Clock = DefaultClock> {
-    limiter: RateLimiter<K, DefaultKeyedStateStore<K>, C, NoOpMiddleware<C::Instant>>,
+    limiter: RateLimiter<K, Known<K>, C, NoOpMiddleware<C::Instant>>,
+    known: Known<K>,
     clock: C,
     keys_max: usize,
     tidied: Mutex<Option<C::Instant>>,
@@ -52,19 +93,28 @@ pub struct Keyed<K: Hash + Eq + Clone, C: Clock = DefaultClock> {
 impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
     /// With this quota.
     pub fn new(quota: Quota, clock: C) -> Self {
-        let limiter = RateLimiter::new(quota, DefaultKeyedStateStore::default(), clock.clone());
-        Self { limiter, clock, keys_max: KEYS_MAX, tidied: Mutex::new(None) }
+        let known = Known(Arc::default());
+        let limiter = RateLimiter::new(quota, known.clone(), clock.clone());
+        Self { limiter, known, clock, keys_max: KEYS_MAX, tidied: Mutex::new(None) }
     }
 
-    /// One of this key.
+    /// One of this key. While as many keys are remembered as may be, a new one is refused; known ones go on.
     ///
     /// # Errors
     /// Milliseconds after which it may be tried again.
     pub fn check(&self, key: &K) -> Result<(), u64> {
-        if self.limiter.len() >= self.keys_max && !self.makes_room() {
+        if !self.has_room_for(key) {
             return Err(FULL_MS);
         }
         self.limiter.check_key(key).map_err(|until| milliseconds(until.wait_time_from(self.clock.now())))
+    }
+
+    fn knows(&self, key: &K) -> bool {
+        self.known.0.contains_key(key)
+    }
+
+    fn has_room_for(&self, key: &K) -> bool {
+        self.limiter.len() < self.keys_max || self.knows(key) || self.makes_room()
     }
 
     /// Forgets keys that could do everything again; whether there is room then.
@@ -122,15 +172,20 @@ impl<C: Clock + Clone> Limits<C> {
         }
     }
 
-    /// A code is asked for: by its device, by its address, and of all, in this order, so that who is refused by the first costs the others nothing.
+    /// A code is asked for: by its device, by its address, and of all; who is refused by one of them costs those behind it nothing.
     ///
     /// # Errors
     /// [`AccountsError::Rate`].
     pub fn ask(&self, address: Address, device: Option<&DeviceName>) -> Result<(), AccountsError> {
-        if let Some(device) = device {
-            refuse("codes_by_device", self.codes_by_device.check(&(address, device.clone())))?;
+        match device {
+            Some(device) => by_device(
+                address,
+                device,
+                ("codes_by_device", &self.codes_by_device),
+                ("codes_by_address", &self.codes_by_address),
+            )?,
+            None => refuse("codes_by_address", self.codes_by_address.check(&address))?,
         }
-        refuse("codes_by_address", self.codes_by_address.check(&address))?;
         let all = self.codes.check().map_err(|until| milliseconds(until.wait_time_from(self.clock.now())));
         refuse("codes", all)
     }
@@ -140,8 +195,7 @@ impl<C: Clock + Clone> Limits<C> {
     /// # Errors
     /// [`AccountsError::Rate`].
     pub fn try_code(&self, address: Address, device: &DeviceName) -> Result<(), AccountsError> {
-        refuse("tries_by_device", self.tries_by_device.check(&(address, device.clone())))?;
-        refuse("tries_by_address", self.tries_by_address.check(&address))
+        by_device(address, device, ("tries_by_device", &self.tries_by_device), ("tries_by_address", &self.tries_by_address))
     }
 
     /// A user looks a number up.
@@ -160,6 +214,27 @@ impl<C: Clock + Clone> Limits<C> {
         self.tries_by_device.tidy();
         self.lookups.tidy();
     }
+}
+
+/// A limit and what its metric calls it.
+type Named<'a, K, C> = (&'static str, &'a Keyed<K, C>);
+
+/// By a device and by its address. A device that is known is asked first: once it is refused it costs its neighbours nothing. Clients choose the
+/// names of devices, so a new one is remembered only after its address could pay for it, and where there is no room for it the address is enough:
+/// nobody can shut others out by filling the table with names.
+fn by_device<C: Clock + Clone>(
+    address: Address,
+    device: &DeviceName,
+    (device_name, devices): Named<'_, (Address, DeviceName), C>,
+    (address_name, addresses): Named<'_, Address, C>,
+) -> Result<(), AccountsError> {
+    let key = (address, device.clone());
+    if devices.knows(&key) {
+        refuse(device_name, devices.check(&key))?;
+        return refuse(address_name, addresses.check(&address));
+    }
+    refuse(address_name, addresses.check(&address))?;
+    if devices.has_room_for(&key) { refuse(device_name, devices.check(&key)) } else { Ok(()) }
 }
 
 fn refuse(what: &'static str, checked: Result<(), u64>) -> Result<(), AccountsError> {
@@ -225,6 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn names_of_devices_fill_no_table() {
+        let clock = FakeRelativeClock::default();
+        let config = Config { tries_per_device: 2, tries_per_address: 5, ..Config::default() };
+        let mut limits = Limits::new(&config, clock);
+        let name = |number: u32| format!("device-{number}").parse::<DeviceName>().unwrap();
+        let (one, other, third) = (address("10.0.0.1"), address("10.0.0.2"), address("10.0.0.3"));
+        let good = (0..1000).filter(|number| limits.try_code(one, &name(*number)).is_ok()).count();
+        assert_eq!(good, 5);
+        assert_eq!(limits.tries_by_device.limiter.len(), 5, "no name is remembered that its address could not pay for");
+        // full all the same: the limit of the address goes on alone, and known devices have theirs
+        limits.tries_by_device.keys_max = 6;
+        assert!(limits.try_code(other, &name(1)).is_ok());
+        assert_eq!((1..10).filter(|_| limits.try_code(third, &name(1)).is_ok()).count(), 5);
+        assert!(limits.try_code(other, &name(1)).is_ok());
+        assert!(limits.try_code(other, &name(1)).is_err(), "of the device");
+        assert!(limits.try_code(other, &name(2)).is_ok(), "the address has some left");
+        assert_eq!(limits.tries_by_device.limiter.len(), 6);
+    }
+
+    #[test]
     fn keys_are_bounded_and_forgotten() {
         let clock = FakeRelativeClock::default();
         let mut keyed = Keyed::new(per_hour(1), clock.clone());
@@ -233,6 +328,8 @@ mod tests {
             assert!(keyed.check(&key).is_ok());
         }
         assert_eq!(keyed.check(&10), Err(FULL_MS));
+        let Err(wait) = keyed.check(&9) else { panic!("a known one has its own limit") };
+        assert!(wait > FULL_MS);
         clock.advance(Duration::from_secs(7200));
         assert!(keyed.check(&10).is_ok());
         assert_eq!(keyed.limiter.len(), 1);
