@@ -1,6 +1,7 @@
 //! What runs beside the requests: sessions ended by another process are found, signs of life are written, what is old is forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,7 +13,7 @@ use crate::store::{answers, challenges, sessions};
 
 /// How often ended sessions are looked for: a socket of one closes within 5 s.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looked for over so long, so that none is missed between two looks, or by two clocks. Milliseconds.
+/// Looked for from so long before the last look that was good, so that none is missed by two clocks. Milliseconds.
 const BACK_MS: u64 = 60_000;
 /// Looks between two writings of signs of life.
 const WRITE: u64 = 30;
@@ -56,10 +57,12 @@ impl Accounts {
     /// # Errors
     /// [`AccountsError::Unavailable`]; the next look finds them.
     pub async fn look(&self, now_ms: u64) -> Result<(), AccountsError> {
-        let since_ms = now_ms.saturating_sub(BACK_MS);
+        // however long the looks before this one have failed; a clock that was set back begins where it is now
+        let since_ms = self.looked_ms.load(Ordering::Relaxed).min(now_ms).saturating_sub(BACK_MS);
         for ended in sessions::ended_since(self.store.readers(), since_ms, now_ms, SESSIONS_MAX).await? {
             self.refuse(&ended);
         }
+        self.looked_ms.store(now_ms, Ordering::Relaxed);
         Ok(())
     }
 

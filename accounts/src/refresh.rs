@@ -7,8 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::secret::{Keys, Purpose, Tag};
 use crate::session::Sid;
 
-/// How long a turn may be asked for again by the same idempotency key, milliseconds.
-pub const AGAIN_MS: u64 = 60 * 1000;
+/// How long a turn may be asked for again by the same idempotency key, if its token was never used, milliseconds. Long: whoever lost the answer may
+/// be without a network for hours, and nobody but them knows the key.
+pub const AGAIN_MS: u64 = 24 * 3600 * 1000;
 /// First characters of every refresh token: tells it from an access token, for people and for scanners of leaked secrets.
 const PREFIX: &str = "swr1.";
 const BYTES: usize = 16 + 4 + 32;
@@ -53,7 +54,7 @@ pub struct Family {
 pub enum Turn {
     /// It was the newest, and is used up now. The family has changed and must be stored.
     Next,
-    /// It was used a moment ago by the same request: the newest is its answer, again.
+    /// It was used by the same request, and the newest, its answer, was not used yet: that answer, again.
     Again,
     /// A used one came again. The session must end.
     Reuse,
@@ -116,6 +117,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_answer_that_was_lost_is_given_again_for_a_day_to_who_asked() {
+        let family = Family { number: 2, turned_ms: 0, key: Some([1; 32]), until_ms: 60 * DAY_MS, ended: false };
+        let turn = |key: Option<&Tag>, now_ms| family.clone().present(1, key, now_ms, 60 * DAY_MS);
+        assert_eq!(turn(Some(&[1; 32]), DAY_MS), Turn::Again);
+        assert_eq!(turn(Some(&[1; 32]), DAY_MS + 1), Turn::Reuse);
+        assert_eq!(turn(Some(&[2; 32]), 1), Turn::Reuse, "another request");
+        assert_eq!(turn(None, 1), Turn::Reuse);
+        let mut used = family.clone();
+        assert_eq!(used.present(2, None, 1, 60 * DAY_MS), Turn::Next);
+        assert_eq!(used.present(1, Some(&[1; 32]), 2, 60 * DAY_MS), Turn::Reuse, "its answer did arrive");
+    }
+
     #[derive(Debug, Clone)]
     enum Deed {
         /// Present the token of this number (modulo what was given out, so used ones come again), with one of few keys or none.
@@ -127,7 +141,7 @@ mod tests {
     fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         let deed = prop_oneof![
             6 => (0u32..6, prop::option::of(0u8..2)).prop_map(|(back, key)| Deed::Present(back, key)),
-            3 => prop_oneof![Just(1_000u64), Just(59_000), Just(61_000), Just(30 * DAY_MS), Just(61 * DAY_MS)].prop_map(Deed::Wait),
+            3 => prop_oneof![Just(1_000u64), Just(59_000), Just(61_000), Just(DAY_MS - 60_000), Just(30 * DAY_MS), Just(61 * DAY_MS)].prop_map(Deed::Wait),
             1 => Just(Deed::LogOut),
         ];
         prop::collection::vec(deed, 1..60)
@@ -156,7 +170,7 @@ mod tests {
                     Turn::Next
                 }
                 // the one after it is still unused: its answer may have been lost
-                Some((when, Some(before))) if self.used[at + 1].is_none() && key == Some(before) && now_ms <= when + 60_000 => {
+                Some((when, Some(before))) if self.used[at + 1].is_none() && key == Some(before) && now_ms <= when + DAY_MS => {
                     Turn::Again
                 }
                 Some(_) => {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use governor::clock::DefaultClock;
@@ -91,6 +92,8 @@ pub struct Accounts {
     pub(crate) revoked: Arc<Revoked>,
     on_end: OnEnd,
     pub(crate) seen: Mutex<HashMap<Sid, u64>>,
+    /// When ended sessions were looked for last with success, milliseconds since 1970.
+    pub(crate) looked_ms: AtomicU64,
 }
 
 impl std::fmt::Debug for Accounts {
@@ -136,6 +139,7 @@ impl Accounts {
             revoked: parts.revoked,
             on_end: parts.on_end,
             seen: Mutex::default(),
+            looked_ms: AtomicU64::new(now_ms),
         })
     }
 
@@ -257,7 +261,7 @@ impl Accounts {
     }
 
     /// A refresh token comes, and the next one goes. A used one that comes again ends the session, unless it is the same request again: with the
-    /// same idempotency key, within [`refresh::AGAIN_MS`].
+    /// same idempotency key, within [`refresh::AGAIN_MS`], while what it was given was not used.
     ///
     /// # Errors
     /// [`AccountsError::Unauthenticated`], whatever is wrong with it; [`AccountsError::Unavailable`].

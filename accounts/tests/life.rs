@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use accounts::code::{AGAIN_MS, Code, LIFETIME_MS, TRIES_MAX};
+use accounts::code::{Code, LIFETIME_MS, TRIES_MAX};
 use accounts::delivery::{Delivery, Undelivered};
 use accounts::idempotency::{Answer, Earlier, KEPT_MS};
 use accounts::phone::Phone;
+use accounts::refresh;
 use accounts::revoked::Revoked;
 use accounts::secret::Keys;
 use accounts::session::{ACCESS_S, Why};
@@ -226,14 +227,14 @@ async fn a_lost_answer_is_given_again_and_a_copy_ends_the_session() {
     }
     let later = NOW + 1000;
     let second = stand.accounts.refresh(&first.refresh_token, Some("key-3"), later).await.unwrap();
-    let again = stand.accounts.refresh(&first.refresh_token, Some("key-3"), later + AGAIN_MS).await.unwrap();
+    let again = stand.accounts.refresh(&first.refresh_token, Some("key-3"), later + refresh::AGAIN_MS).await.unwrap();
     assert_eq!(again, second, "the same tokens");
     assert_eq!(stand.answer(&phone(1), &code, ("a", Some("key-1")), later).await, Err(AccountsError::BadCode), "it has gone on");
-    let third = stand.accounts.refresh(&second.refresh_token, None, later + AGAIN_MS).await.unwrap();
-    let copy = stand.accounts.refresh(&first.refresh_token, Some("key-3"), later + AGAIN_MS).await;
+    let third = stand.accounts.refresh(&second.refresh_token, None, later + DAY_MS).await.unwrap();
+    let copy = stand.accounts.refresh(&first.refresh_token, Some("key-3"), later + DAY_MS).await;
     assert_eq!(copy, Err(AccountsError::Unauthenticated), "a used one, now that the next is used as well");
     assert!(stand.revoked.contains(first.sid));
-    assert_eq!(stand.accounts.refresh(&third.refresh_token, None, later + AGAIN_MS).await, Err(AccountsError::Unauthenticated));
+    assert_eq!(stand.accounts.refresh(&third.refresh_token, None, later + DAY_MS).await, Err(AccountsError::Unauthenticated));
 }
 
 /// Two copies of one token at the same time: one wins, and the session is over.
@@ -281,6 +282,11 @@ async fn another_process_ends_a_session_beside_the_server() {
     assert!(stand.revoked.contains(grant.sid));
     stand.accounts.look(NOW + 2000).await.unwrap();
     assert_eq!(*stand.told.lock(), [grant.user], "once");
+    // looks fail for an hour: the next good one begins where the last good one was
+    let other = stand.log_in(&phone(2), "a", NOW + 3000).await;
+    sessions::end(beside.writer(), Which::User(other.user), Why::Operator, NOW + 4000).await.unwrap();
+    stand.accounts.look(NOW + 3_600_000).await.unwrap();
+    assert!(stand.revoked.contains(other.sid));
 }
 
 #[tokio::test]
