@@ -90,35 +90,41 @@ async fn again(place: &Place, asked: &Call<'_>) -> Result<Value, Error> {
     }
 }
 
-/// The session with an access token that is good for a while; a new one if `refresh`, or if the old one is about to expire.
-///
-/// The key of a refresh is kept before it is asked: if this process dies with the answer on its way, the next run asks for the same answer.
-pub(crate) async fn fresh(place: &Place, folder: &Folder, session: &Session, refresh: bool) -> Result<Session, Loss> {
+/// Whether the access token is about to expire.
+pub(crate) fn is_stale(session: &Session) -> bool {
     let expires = session.expires_at.parse::<Timestamp>().unwrap_or(Timestamp::MIN);
-    if !refresh && expires.duration_since(Timestamp::now()) > EARLY {
-        return Ok(session.clone());
-    }
-    let mut session = session.clone();
-    let key = session.refresh_key.get_or_insert_with(|| Uuid::now_v7().to_string()).clone();
-    folder.keep_session(&session)?;
-    let asked = Call { key: Some(&key), ..Call::post("/v1/sessions/refresh", json!({"refresh_token": session.refresh_token})) };
+    expires.duration_since(Timestamp::now()) <= EARLY
+}
+
+/// Gives the session a key for its refresh, unless it has one: then that refresh is under way still. Whether it is news.
+pub(crate) fn give_key(session: &mut Session) -> bool {
+    let new = session.refresh_key.is_none();
+    session.refresh_key.get_or_insert_with(|| Uuid::now_v7().to_string());
+    new
+}
+
+/// The session that comes after this one, which has a key. Only the server's own word ends a session: not that of a proxy in front of it.
+pub(crate) async fn refreshed(place: &Place, session: &Session) -> Result<Session, Loss> {
+    let body = json!({"refresh_token": session.refresh_token});
+    let asked = Call { key: session.refresh_key.as_deref(), ..Call::post("/v1/sessions/refresh", body) };
     match again(place, &asked).await.and_then(read::<Grant>) {
-        Ok(grant) => {
-            let session = Session::from(grant);
-            folder.keep_session(&session)?;
-            Ok(session)
-        }
-        Err(Error::Refused { status: 400 | 401, .. }) => Err(Loss::SignedOut),
+        Ok(grant) => Ok(Session::from(grant)),
+        Err(why) if is_over(&why) => Err(Loss::SignedOut),
         Err(why) => Err(why.into()),
     }
+}
+
+/// Whether the server has said that the session is over.
+fn is_over(why: &Error) -> bool {
+    matches!(why, Error::Refused { status: 401, code, .. } if code == "unauthenticated")
 }
 
 /// Ends the session at the server. One that is over already is fine.
 pub(crate) async fn log_out(place: &Place, session: &Session) -> Result<(), Error> {
     let asked = Call { method: Method::DELETE, ..Call::get("/v1/sessions/current", &session.access_token) };
     match call(place, &asked).await {
-        Ok(_) | Err(Error::Refused { status: 401, .. }) => Ok(()),
-        Err(why) => Err(why),
+        Err(why) if !is_over(&why) => Err(why),
+        _ => Ok(()),
     }
 }
 

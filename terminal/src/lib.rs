@@ -23,6 +23,7 @@ mod account;
 mod keyboard;
 mod sign_in;
 mod desk;
+mod dial;
 mod run;
 
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::account;
 use crate::core::{Command, Core, Ending, Loss, Options, Output, Shown};
 use crate::desk::{Current, Desk, Served};
+use crate::dial::{self, Attempt};
 use crate::error::Error;
 use crate::frame::ServerFrame;
 use crate::input::{self, Line, Recipient, Wanted};
@@ -45,7 +46,7 @@ pub(crate) struct Run {
     current: Option<Current>,
     line: u64,
     socket: Option<Socket>,
-    connecting: Later<Result<(Session, Socket), Loss>>,
+    connecting: Later<Attempt>,
     serving: Later<Served>,
     ending: Option<Ending>,
     started: Instant,
@@ -54,7 +55,7 @@ pub(crate) struct Run {
 /// What happened.
 enum Happened {
     Frame(Result<Option<ServerFrame>, Loss>),
-    Connected(Result<(Session, Socket), Loss>),
+    Connected(Attempt),
     Served(Served),
     Typed(Typed),
     Time,
@@ -141,7 +142,7 @@ impl Run {
         let Self { socket, connecting, serving, keyboard, .. } = self;
         tokio::select! {
             frame = async { match socket { Some(socket) => socket.next().await, None => std::future::pending().await } } => Happened::Frame(frame),
-            opened = done(connecting) => Happened::Connected(opened),
+            attempt = done(connecting) => Happened::Connected(attempt),
             served = done(serving) => Happened::Served(served),
             typed = keyboard.line() => Happened::Typed(typed),
             () = tokio::time::sleep(idle.min(IDLE)) => Happened::Time,
@@ -159,11 +160,13 @@ impl Run {
                 self.socket = None;
                 self.core.lost(&loss, now);
             }
-            Happened::Connected(opened) => {
+            Happened::Connected(Attempt { session, opened }) => {
                 self.connecting = None;
+                // also if nothing was opened: its refresh token may be another
+                self.session = session;
                 match opened {
-                    Ok((session, socket)) => {
-                        (self.session, self.socket) = (session, Some(socket));
+                    Ok(socket) => {
+                        self.socket = Some(socket);
                         self.core.opened(now);
                     }
                     Err(loss) => self.core.lost(&loss, now),
@@ -273,12 +276,9 @@ impl Run {
     async fn perform(&mut self, output: Output) -> Result<(), Error> {
         match output {
             Output::Connect { refresh } => {
+                let refresh = dial::prepare(&self.folder, &mut self.session, refresh)?;
                 let (place, folder, session) = (Arc::clone(&self.place), Arc::clone(&self.folder), self.session.clone());
-                self.connecting = Some(Box::pin(async move {
-                    let session = account::fresh(&place, &folder, &session, refresh).await?;
-                    let socket = Socket::open(&place, &session.access_token).await?;
-                    Ok((session, socket))
-                }));
+                self.connecting = Some(Box::pin(async move { dial::attempt(&place, &folder, session, refresh).await }));
             }
             Output::Write(frame) => {
                 // after a loss the rest of a batch has nowhere to go: the core says it again on the next connection

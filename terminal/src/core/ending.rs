@@ -57,6 +57,11 @@ impl End {
 impl Core {
     /// Whether everything that was given is done with.
     fn is_settled(&self) -> bool {
+        self.is_answered() && !self.reads.has_new()
+    }
+
+    /// The same but for read marks: those are kept, and may be left for the next run.
+    fn is_answered(&self) -> bool {
         self.outbox.len() == 0 && self.queries.is_empty() && self.was_live
     }
 
@@ -88,7 +93,8 @@ impl Core {
         let Some(ended) = self.end.ended else { return };
         if !self.is_settled() {
             if now >= ended.saturating_add(self.patience()) {
-                self.finish(Ending::NotAccepted(self.outbox.len()));
+                let late = if self.is_answered() { self.outcome() } else { Ending::NotAccepted(self.outbox.len()) };
+                self.finish(late);
             }
             return;
         }

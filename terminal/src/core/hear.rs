@@ -73,9 +73,7 @@ impl Core {
             self.link = Link::Attached { live: true };
         }
         self.show(Shown::Online);
-        for (conversation, position) in self.mailbox.reads.clone() {
-            self.write(ClientFrame::Read { conversation, position });
-        }
+        self.reads.live(&self.mailbox.reads);
         if !self.watch.is_empty() {
             self.write(ClientFrame::Watch { users: self.watch.clone() });
         }
@@ -118,7 +116,7 @@ impl Core {
         self.end.got_message();
         if self.options.mark_read && self.mailbox.read(&conversation, position) {
             self.keep_mailbox();
-            self.write_if_live(ClientFrame::Read { conversation, position });
+            self.reads.made(&conversation);
         }
     }
 
@@ -144,6 +142,10 @@ impl Core {
         }
         if self.link == Link::Greeting {
             // the close that follows says what to do
+            return;
+        }
+        // a mark that was too many comes again on the next connection
+        if error.code == "rate" && self.reads.too_many(now, error.retry_after_ms.unwrap_or(0)) {
             return;
         }
         // pages are answered in the order they were asked for, an error in the place of one too

@@ -115,7 +115,8 @@ impl Core {
                 self.backoff.longest();
                 (self.backoff.next(random), false)
             }
-            Remedy::Refresh if std::mem::replace(&mut self.refused_token, true) => return self.finish(Ending::SignedOut),
+            // that a session is over, only the refresh says: a new token may be refused for other reasons, by a proxy or for a late `hello`
+            Remedy::Refresh if std::mem::replace(&mut self.refused_token, true) => (self.backoff.next(random), true),
             Remedy::Refresh => (0, true),
             Remedy::Forget => {
                 self.mailbox.forget();
@@ -178,8 +179,9 @@ impl Core {
                 self.link = Link::Waiting { at: now, refresh };
                 return self.go_on(now);
             }
-            Link::Attached { .. } => {
-                for frame in self.outbox.due(now, self.in_flight) {
+            Link::Attached { live } => {
+                let marks = if live { self.reads.due(now, &self.mailbox.reads) } else { Vec::new() };
+                for frame in self.outbox.due(now, self.in_flight).into_iter().chain(marks) {
                     self.said = now;
                     self.write(frame);
                 }
@@ -232,11 +234,12 @@ impl Core {
             _ => None,
         };
         let sends = matches!(self.link, Link::Attached { .. }).then(|| self.outbox.deadline(now)).flatten();
+        let marks = (self.link == Link::Attached { live: true }).then(|| self.reads.deadline()).flatten();
         let (ping, silent) = (self.said.saturating_add(self.heartbeat_ms), self.heard.saturating_add(2 * self.heartbeat_ms));
         let beats = match self.link {
             Link::Greeting => Some(silent),
             _ => self.is_up().then(|| ping.min(silent)),
         };
-        [link, sends, beats, self.acknowledge_at, self.end_deadline()].into_iter().flatten().min()
+        [link, sends, marks, beats, self.acknowledge_at, self.end_deadline()].into_iter().flatten().min()
     }
 }

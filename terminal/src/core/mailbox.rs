@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{Hello, Receipt, Resync};
 
 /// Read positions that wait for their confirmation; the oldest conversation by name gives way.
-const READS_MAX: usize = 1000;
+pub(crate) const READS_MAX: usize = 1000;
 /// Events that may be shown before they are acknowledged. The server pauses at 256.
 pub(crate) const ACKNOWLEDGE_EVERY: u64 = 32;
 

@@ -7,6 +7,7 @@
 pub(crate) mod backoff;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
+pub(crate) mod reads;
 pub(crate) mod ticks;
 mod ending;
 mod hear;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 use crate::core::backoff::Backoff;
 use crate::core::mailbox::Mailbox;
 use crate::core::outbox::{Entry, NotTaken, Outbox};
+use crate::core::reads::Reads;
 use crate::core::ticks::{Tick, Ticks};
 use crate::frame::{ClientFrame, Conversations, Event, History, List, Page, Presence, Receipt, ReplyTo, Resync, Typing};
 
@@ -162,6 +164,7 @@ pub(crate) struct Core {
     options: Options,
     outbox: Outbox,
     mailbox: Mailbox,
+    reads: Reads,
     ticks: Ticks,
     link: Link,
     backoff: Backoff,
@@ -193,6 +196,7 @@ impl Core {
             options,
             outbox,
             mailbox,
+            reads: Reads::default(),
             ticks,
             link: Link::Waiting { at: 0, refresh: false },
             backoff: Backoff::default(),
@@ -273,7 +277,7 @@ impl Core {
     fn read(&mut self, conversation: String, position: Position) {
         if self.mailbox.read(&conversation, position) {
             self.keep_mailbox();
-            self.write_if_live(ClientFrame::Read { conversation: conversation.clone(), position });
+            self.reads.made(&conversation);
         }
         self.show(Shown::Read { conversation, position });
     }

@@ -232,12 +232,20 @@ fn wait_with_once_says_that_nothing_came() {
 }
 
 #[test]
-fn a_refused_token_is_refreshed_once_and_then_it_is_over() {
+fn a_refused_token_is_refreshed_at_once_and_then_with_patience_until_the_session_is_over() {
     let mut core = core(options());
     go_live(&mut core, 0);
     core.lost(&Loss::Closed(Some(4401)), 5);
     at(&core.outputs(), |output| *output == Output::Connect { refresh: true });
-    core.lost(&Loss::Http { status: 401, retry_after_ms: 0 }, 6);
+    for _ in 0..20 {
+        core.lost(&Loss::Http { status: 401, retry_after_ms: 0 }, 6);
+    }
+    assert_eq!(finished(&core.outputs()), None, "a proxy may say so too");
+    let due = core.deadline(6).unwrap();
+    assert!(due > 6, "not at once");
+    core.time(due);
+    at(&core.outputs(), |output| *output == Output::Connect { refresh: true });
+    core.lost(&Loss::SignedOut, due);
     assert_eq!(finished(&core.outputs()), Some(Ending::SignedOut));
 }
 
@@ -315,6 +323,92 @@ fn a_read_mark_is_said_again_until_it_is_confirmed() {
     let frames = written(&core.outputs());
     assert!(!frames.contains(&said));
     assert_eq!(frames[0]["rev"], "5");
+}
+
+fn read_in(number: u64) -> Command {
+    Command::Read { conversation: format!("d:42:{number}"), position: Position::from_stored(101) }
+}
+
+fn marks(outputs: &[Output]) -> usize {
+    written(outputs).iter().filter(|frame| frame["type"] == "read").count()
+}
+
+#[test]
+fn read_marks_that_nobody_confirms_are_paced_and_said_once_a_connection() {
+    let mut core = core(options());
+    for number in 100..400 {
+        core.command(read_in(number), 0);
+    }
+    for start in [0, 100_000] {
+        core.time(start);
+        core.opened(start);
+        core.frame(welcome(32), start);
+        core.frame(live(0), start);
+        let (mut now, mut said) = (start, marks(&core.outputs()));
+        for _ in 0..60 {
+            now = core.deadline(now).unwrap().max(now);
+            core.time(now);
+            core.frame(frame(json!({"type": "pong"})), now);
+            let more = marks(&core.outputs());
+            said += more;
+            assert!(said as u64 <= 40 + 40 * (now - start) / 1000, "{said} at {now}");
+            if said == 300 && now > start + 20_000 {
+                break;
+            }
+        }
+        assert_eq!(said, 300, "each once");
+        core.lost(&Loss::Closed(None), start + 60_000);
+        core.outputs();
+    }
+}
+
+#[test]
+fn a_new_mark_does_not_wait_for_old_ones_and_a_run_waits_only_for_its_own() {
+    let mut core = core(Options { timeout_ms: 500, ..options() });
+    for number in 100..400 {
+        core.mailbox.read(&format!("d:42:{number}"), Position::from_stored(101));
+    }
+    go_live(&mut core, 0);
+    core.command(read_in(43), 1);
+    core.command(Command::End { hurry: None }, 2);
+    let outputs = core.outputs();
+    assert_eq!(marks(&outputs), 1);
+    assert_eq!(finished(&outputs), Some(Ending::Done), "the old ones are kept for the next connection");
+}
+
+#[test]
+fn marks_that_are_not_said_in_time_are_no_failure() {
+    let mut core = core(Options { timeout_ms: 500, ..options() });
+    go_live(&mut core, 0);
+    for number in 100..200 {
+        core.command(read_in(number), 0);
+    }
+    core.command(Command::End { hurry: None }, 0);
+    assert_eq!(finished(&core.outputs()), None, "60 are not said yet");
+    core.time(500);
+    assert_eq!(finished(&core.outputs()), Some(Ending::Done));
+}
+
+#[test]
+fn a_mark_that_was_one_too_many_is_no_failure_and_the_rest_waits() {
+    let mut core = core(options());
+    go_live(&mut core, 0);
+    let rate = || frame(json!({"type": "error", "code": "rate", "message": "too many", "retry_after_ms": 3000}));
+    core.command(read_in(43), 0);
+    core.frame(rate(), 1);
+    core.command(read_in(44), 2);
+    core.time(3000);
+    assert_eq!(marks(&core.outputs()), 1, "only the first");
+    core.time(core.deadline(3000).unwrap());
+    core.command(Command::End { hurry: None }, 3002);
+    let outputs = core.outputs();
+    assert_eq!((marks(&outputs), finished(&outputs)), (1, Some(Ending::Done)));
+
+    let mut other = self::core(options());
+    go_live(&mut other, 0);
+    other.frame(rate(), 1);
+    other.command(Command::End { hurry: None }, 2);
+    assert_eq!(finished(&other.outputs()), Some(Ending::Refused(1)), "it meant something else");
 }
 
 #[test]
