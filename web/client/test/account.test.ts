@@ -2,7 +2,7 @@ import { test } from "node:test";
 import assert from "node:assert/strict";
 import { Account, ApiError, ClientError, MemorySessionStore, WebSessionStore } from "../src/index.js";
 import type { AccountSession } from "../src/index.js";
-import { FakeServer, bad, fakeToken, good } from "./fake_server.js";
+import { FakeServer, bad, fakeToken, good, until } from "./fake_server.js";
 
 /** The part of a server that rotates refresh tokens and ends a family when one comes twice. */
 function rotating(server: FakeServer, life_s = 3600) {
@@ -92,6 +92,61 @@ test("a session that has ended: forgotten, and said so", async () => {
   assert.equal(store.read(), null);
   assert.throws(() => account.user, { code: "unauthenticated" });
   await assert.rejects(account.devices(), { code: "unauthenticated" });
+  await server.close();
+});
+
+test("a 401 that is not the API's own word ends nothing, and is tried again", async () => {
+  const { server, state, store, account } = await signedIn();
+  const refresh = server.routes.get("POST /v1/sessions/refresh");
+  for (const answer of [{ status: 401, body: "<html>log in to the proxy</html>" }, { status: 401 }, bad(401, "proxy_login"), bad(400, "unauthenticated")]) {
+    server.routes.set("POST /v1/sessions/refresh", () => answer);
+    await assert.rejects(account.token("rejected"), (thrown) => thrown instanceof ApiError && thrown.status === answer.status);
+    assert.equal(store.read()?.refreshToken, "r0");
+  }
+  server.routes.set("GET /v1/me", () => ({ status: 401, body: "proxy" }));
+  await assert.rejects(account.me(), (thrown) => thrown instanceof ApiError && thrown.code === "not_api");
+  assert.ok(refresh);
+  server.routes.set("POST /v1/sessions/refresh", refresh);
+  assert.equal(await account.token("rejected"), fakeToken("5000000000", "laptop", 1));
+  assert.equal(state.ended, false);
+  await server.close();
+});
+
+test("a sign-in while the sign-out of another still runs is left alone, and its token not used", async () => {
+  const { server, account, store } = await signedIn();
+  const first = store.read();
+  const used: unknown[] = [];
+  let answer = (): void => undefined;
+  server.routes.set("DELETE /v1/sessions/current", async ({ headers }) => {
+    used.push(headers["authorization"]);
+    await new Promise<void>((resolve) => { answer = resolve; });
+    return bad(401, "unauthenticated");
+  });
+  for (const [user, device, signIn] of [["43", "phone", "other"], ["5000000000", "laptop", "again"]] as const) {
+    // once somebody else, then the same person on the same device
+    store.write(first);
+    const out = account.signOut();
+    await until("asked", () => used.length === 1);
+    const next: AccountSession = { user, device, signIn, accessToken: "new", refreshToken: "new", refreshKey: "k", expiresAt: Date.now() + 1e9, refreshExpiresAt: Date.now() + 1e9 };
+    store.write(next);
+    answer();
+    await out;
+    assert.deepEqual(store.read(), next);
+    assert.deepEqual(used.splice(0), [`Bearer ${fakeToken("5000000000", "laptop", 0)}`]);
+  }
+  assert.ok(!server.requests.some(({ name }) => name.endsWith("refresh")));
+  await server.close();
+});
+
+test("signed out while a refresh is under way: it stays so", async () => {
+  const { server, account, store } = await signedIn();
+  server.routes.set("DELETE /v1/sessions/current", () => good(null));
+  const token = account.token("rejected");
+  const refused = assert.rejects(token, { code: "unauthenticated" });
+  await until("asked", () => server.requests.some(({ name }) => name.endsWith("refresh")));
+  await account.signOut();
+  await refused;
+  assert.equal(store.read(), null);
   await server.close();
 });
 

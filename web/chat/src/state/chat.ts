@@ -55,6 +55,7 @@ export class Chat {
   #later: ReturnType<typeof setTimeout> | null = null;
   /** What is shown does not continue: what waits may have been dealt with elsewhere. */
   #stale = false;
+  #closed = false;
 
   constructor(session: Session) {
     this.session = session;
@@ -85,6 +86,7 @@ export class Chat {
     this.#stop.push(effect(() => this.#watch()));
     addEventListener("pagehide", this.flush);
     await Promise.all([this.lines.restore(), this.people.restore(), this.#restoreDrafts()]);
+    if (this.#closed) return;
     await client.connect();
     this.#adopt();
     void this.loadProfile();
@@ -92,6 +94,7 @@ export class Chat {
 
   /** Ends; what is stored stays. */
   async close(): Promise<void> {
+    this.#closed = true;
     for (const stop of this.#stop) stop();
     removeEventListener("pagehide", this.flush);
     if (this.#later !== null) clearTimeout(this.#later);

@@ -3,7 +3,7 @@
 import { useSignalEffect } from "@preact/signals";
 import { Component } from "preact";
 import type { ComponentChildren, JSX } from "preact";
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { forgetAll } from "../cache/cache.js";
 import { Chat } from "../state/chat.js";
 import { Router } from "../state/route.js";
@@ -70,11 +70,18 @@ function SignedIn({ session, onEnded }: SignedInProps): JSX.Element {
     return { chat, router: new Router(chat.me) };
   });
   const { chat, router } = place;
+  const [ending, setEnding] = useState(false);
+  const begun = useRef(false);
+  // nobody can sign in before it is done: what it deletes could be theirs
   const end = useCallback(async (why: string, tell: boolean): Promise<void> => {
-    onEnded(why);
-    await chat.close();
+    if (begun.current) return;
+    begun.current = true;
+    setEnding(true);
+    await chat.close().catch((error: unknown) => console.error(error));
     if (tell) await endSession(session).catch((error: unknown) => console.warn("the server was not told:", error));
-    await forgetAll();
+    // somebody has signed in in another tab already: what is stored is theirs
+    if (session.account === null || session.account.session === null) await forgetAll();
+    onEnded(why);
   }, []);
   useEffect(() => {
     void chat.start();
@@ -99,8 +106,19 @@ function SignedIn({ session, onEnded }: SignedInProps): JSX.Element {
   });
   return (
     <PlaceContext.Provider value={{ ...place, signOut: () => void end(SIGNED_OUT, true) }}>
-      <Frame />
+      {ending ? <Ending /> : <Frame />}
     </PlaceContext.Provider>
+  );
+}
+
+function Ending(): JSX.Element {
+  return (
+    <main class="sign-in">
+      <div class="card" role="status" data-testid="ending">
+        <h1>Switchboard</h1>
+        <p class="lead">Signing out…</p>
+      </div>
+    </main>
   );
 }
 

@@ -9,7 +9,7 @@
 
 import { Api, ApiError } from "./http.js";
 import type { ApiRequest, Fetch } from "./http.js";
-import { defaultSessionStore } from "./session_store.js";
+import { defaultSessionStore, sameSignIn } from "./session_store.js";
 import type { AccountSession, SessionStore } from "./session_store.js";
 import type { TokenReason } from "../core/effects.js";
 import type { Credentials } from "../credentials.js";
@@ -89,12 +89,18 @@ const profileOf = (value: unknown): Profile => {
 const ownProfileOf = (value: unknown): OwnProfile =>
   ({ ...profileOf(value), phone: text(fields(value)["phone"]), createdAt: textOrNull(fields(value)["created_at"]) });
 
+/** Whether the API itself has said that a token is no good. A 401 of anybody else, a proxy for instance, says nothing about a session. */
+const isUnauthenticated = (thrown: unknown): thrown is ApiError => thrown instanceof ApiError && thrown.status === 401 && thrown.code === "unauthenticated";
+
+const ended = (cause?: ApiError): ClientError =>
+  new ClientError("unauthenticated", "the session has ended: sign in again", cause === undefined ? {} : { serverCode: cause.code, cause });
+
 /** A person's account on one server, as this installation knows it. */
 export class Account implements Credentials {
   readonly #api: Api;
   readonly #store: SessionStore;
   readonly #locks: LockManager | null;
-  #refreshing: Promise<string> | null = null;
+  #refreshing: Promise<AccountSession> | null = null;
 
   constructor(options: AccountOptions = {}) {
     const base = options.url ?? globalThis.location?.origin;
@@ -138,22 +144,29 @@ export class Account implements Credentials {
       ...(deviceLabel === undefined ? {} : { device_label: deviceLabel }), ...(name === undefined ? {} : { name }),
     };
     const data = await this.#api.call({ method: "POST", path: "/v1/registrations/verify", body, idempotencyKey: randomKey() });
-    const session = sessionOf(data);
+    const session = sessionOf(data, randomKey());
     this.#store.write(session);
     return { user: session.user, device: session.device, isNew: fields(data)["new"] === true };
   }
 
   /** See {@link Credentials.token}. */
   async token(reason: TokenReason): Promise<string> {
-    const session = this.#signedIn();
-    if (reason === "connect" && session.expiresAt - MARGIN_MS > Date.now()) return session.accessToken;
-    return this.#refresh(session.accessToken);
+    return (await this.#current(this.#signedIn(), reason)).accessToken;
   }
 
-  /** A new token in place of `stale`; one at a time, here and in all tabs. */
-  #refresh(stale: string): Promise<string> {
+  /** The session with a token that will do. */
+  async #current(session: AccountSession, reason: TokenReason): Promise<AccountSession> {
+    if (reason === "connect" && session.expiresAt - MARGIN_MS > Date.now()) return session;
+    return this.#refresh(session);
+  }
+
+  /** What has come of a session, in place of its `stale` token; one refresh at a time, here and in all tabs. */
+  async #refresh(stale: AccountSession): Promise<AccountSession> {
     this.#refreshing ??= this.#exclusively(() => this.#refreshNow(stale)).finally(() => { this.#refreshing = null; });
-    return this.#refreshing;
+    const next = await this.#refreshing;
+    // the refresh that was under way may have been of a sign-in before or after
+    if (!sameSignIn(next, stale)) throw ended();
+    return next;
   }
 
   async #exclusively<T>(work: () => Promise<T>): Promise<T> {
@@ -161,50 +174,62 @@ export class Account implements Credentials {
     return (await this.#locks.request(`switchboard.refresh ${this.#api.base}`, work)) as T;
   }
 
-  async #refreshNow(stale: string): Promise<string> {
-    const session = this.#signedIn();
+  /** What is stored of this sign-in; `null`: somebody signed out, perhaps in again. */
+  #stored(session: AccountSession): AccountSession | null {
+    const present = this.#store.read();
+    return present !== null && sameSignIn(present, session) ? present : null;
+  }
+
+  async #refreshNow(stale: AccountSession): Promise<AccountSession> {
+    const session = this.#stored(stale);
+    if (session === null) throw ended();
     // another tab was quicker
-    if (session.accessToken !== stale) return session.accessToken;
+    if (session.accessToken !== stale.accessToken) return session;
     try {
       const data = await this.#api.call({
         method: "POST", path: "/v1/sessions/refresh", body: { refresh_token: session.refreshToken }, idempotencyKey: session.refreshKey,
       });
-      const next = sessionOf(data);
+      const next = sessionOf(data, session.signIn);
+      // signed out meanwhile: that stays so
+      if (this.#stored(session) === null) throw ended();
       this.#store.write(next);
-      return next.accessToken;
+      return next;
     } catch (thrown) {
       return this.#refused(session, thrown);
     }
   }
 
-  #refused(used: AccountSession, thrown: unknown): string {
-    if (!(thrown instanceof ApiError) || thrown.status !== 401) throw thrown;
-    const present = this.#store.read();
-    if (present !== null && present.refreshToken !== used.refreshToken) return present.accessToken;
+  #refused(used: AccountSession, thrown: unknown): AccountSession {
+    if (!isUnauthenticated(thrown)) throw thrown;
+    const present = this.#stored(used);
+    if (present === null) throw ended(thrown);
+    if (present.refreshToken !== used.refreshToken) return present;
     this.#store.write(null);
-    throw new ClientError("unauthenticated", "the session has ended: sign in again", { serverCode: thrown.code, cause: thrown });
+    throw ended(thrown);
   }
 
-  /** A request in this session's name; once more with a new token if this one is not taken. */
-  async #call(request: Omit<ApiRequest, "token">): Promise<unknown> {
-    const token = await this.token("connect");
+  /** A request in a session's name; once more with a new token if this one is not taken. */
+  async #call(request: Omit<ApiRequest, "token">, session = this.#signedIn()): Promise<unknown> {
+    const current = await this.#current(session, "connect");
     try {
-      return await this.#api.call({ ...request, token });
+      return await this.#api.call({ ...request, token: current.accessToken });
     } catch (thrown) {
-      if (!(thrown instanceof ApiError) || thrown.status !== 401) throw thrown;
-      return this.#api.call({ ...request, token: await this.#refresh(token) });
+      if (!isUnauthenticated(thrown)) throw thrown;
+      return this.#api.call({ ...request, token: (await this.#refresh(current)).accessToken });
     }
   }
 
-  /** Ends the session at the server and forgets it here, even if the server cannot be reached. */
+  /** Ends the session at the server and forgets it here, even if the server cannot be reached. A sign-in that comes while this runs is left alone. */
   async signOut(): Promise<void> {
+    const session = this.#store.read();
+    if (session === null) return;
     try {
-      if (this.#store.read() !== null) await this.#call({ method: "DELETE", path: "/v1/sessions/current" });
+      await this.#call({ method: "DELETE", path: "/v1/sessions/current" }, session);
     } catch (thrown) {
       const gone = thrown instanceof ClientError && thrown.code === "unauthenticated";
       if (!gone && !(thrown instanceof ApiError)) throw thrown;
     } finally {
-      this.#store.write(null);
+      if (this.#stored(session) !== null) this.#store.write(null);
     }
   }
 
@@ -249,12 +274,12 @@ export class Account implements Credentials {
 }
 
 /** The answer of `verify` and `refresh`. Times may be RFC 3339 or Unix seconds. */
-function sessionOf(data: unknown): AccountSession {
+function sessionOf(data: unknown, signIn: string | undefined): AccountSession {
   const { user, device, access_token, expires_at, refresh_token, refresh_expires_at } = fields(data);
   const time = (value: unknown): number => (typeof value === "number" ? value * 1000 : Date.parse(text(value)));
   const session = {
     user: text(user), device: text(device), accessToken: text(access_token), expiresAt: time(expires_at),
-    refreshToken: text(refresh_token), refreshExpiresAt: time(refresh_expires_at), refreshKey: randomKey(),
+    refreshToken: text(refresh_token), refreshExpiresAt: time(refresh_expires_at), refreshKey: randomKey(), ...(signIn === undefined ? {} : { signIn }),
   };
   if (session.accessToken === "" || session.refreshToken === "" || !Number.isFinite(session.expiresAt)) {
     throw new ApiError(200, "not_api", "an answer without tokens");

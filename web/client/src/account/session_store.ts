@@ -18,7 +18,13 @@ export interface AccountSession {
   readonly refreshExpiresAt: number;
   /** Goes with the refresh token: a refresh whose answer was lost is repeated under the same key. */
   readonly refreshKey: string;
+  /** Made at sign-in, and the same until sign-out; absent in sessions of older versions. */
+  readonly signIn?: string;
 }
+
+/** Whether two are of one sign-in: their tokens may be older and newer. */
+export const sameSignIn = (one: AccountSession, other: AccountSession): boolean =>
+  one.user === other.user && one.device === other.device && one.signIn === other.signIn;
 
 /** Keeps one session. */
 export interface SessionStore {
