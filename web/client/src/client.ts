@@ -107,6 +107,10 @@ export class Client {
   #early: Omit<OutboxEntry, "order">[] = [];
   #running: Running | null = null;
   #starting: Promise<void> | null = null;
+  #opening: Promise<unknown> | null = null;
+  #closing: Promise<void> | null = null;
+  /** Counts `close`: what began before one does not go on after it. */
+  #generation = 0;
   #lock: DeviceLock | null = null;
   #state: ConnectionState | null = { name: "idle", transport: "websocket" };
   /** Where the last time with this device ended; `null`: there was none. */
@@ -147,15 +151,22 @@ export class Client {
    * not. After a stop (`state.reason`) it begins again.
    */
   async connect(): Promise<void> {
+    const generation = this.#generation;
+    // what waits is written and the device let go of before it is taken again
+    if (this.#closing !== null) await this.#closing;
+    if (generation !== this.#generation) return;
     const { name, reason } = this.state;
     // whoever took this device has opened the storage too: open it again
     if (name === "stopped" && reason === "superseded") await this.#suspend(new ClientError("elsewhere", "this device was taken"));
+    if (generation !== this.#generation) return;
     if (this.#running !== null) return this.#running.runner.input({ on: "connect" });
-    this.#starting ??= this.#start().finally(() => { this.#starting = null; });
-    return this.#starting;
+    if (this.#starting !== null) return this.#starting;
+    const starting = this.#start(generation).finally(() => { if (this.#starting === starting) this.#starting = null; });
+    this.#starting = starting;
+    return starting;
   }
 
-  async #start(): Promise<void> {
+  async #start(generation: number): Promise<void> {
     const { user, device } = this.#options.credentials;
     const key = `${this.#base} ${user} ${device}`;
     const locks = this.#options.locks === undefined ? (globalThis.navigator?.locks ?? null) : this.#options.locks;
@@ -168,13 +179,20 @@ export class Client {
       const lock = this.#lock;
       await lock.acquire();
       // closed meanwhile
-      if (this.#lock !== lock) return;
+      if (generation !== this.#generation) return;
     }
-    const [storage, state] = await this.#open(key);
+    // an opening that a close has overtaken would fence this one if it came after it
+    while (this.#opening !== null) await this.#opening;
+    if (generation !== this.#generation) return;
+    const opening = this.#open(key).finally(() => { this.#opening = null; });
+    this.#opening = opening;
+    const [storage, state] = await opening;
+    if (generation !== this.#generation) return storage.close();
     const { place } = state;
     const left = this.#left?.place;
     if (this.#left !== null && (left?.seq !== place?.seq || left?.epoch !== place?.epoch)) {
-      await this.#handlers.take("resync", { reason: "elsewhere" }, () => true);
+      await this.#handlers.take("resync", { reason: "elsewhere" }, () => generation === this.#generation);
+      if (generation !== this.#generation) return storage.close();
     }
     this.#run(storage, state);
   }
@@ -200,7 +218,7 @@ export class Client {
     const { credentials, transport = "auto", from, upgradeAfter_ms } = this.#options;
     const persister = new Persister(storage, {
       failed: (why) => this.#handlers.tell("problem", { code: "storage", message: `cannot be written now: ${why}` }),
-      fenced: () => void this.#fenced(),
+      fenced: () => { if (this.#running?.persister === persister) void this.#fenced(); },
     });
     const session = new Session({
       user: credentials.user, device: credentials.device,
@@ -270,11 +288,15 @@ export class Client {
 
   /** Another tab takes this device: this one waits until it is free again. */
   async #handOver(orderly: boolean): Promise<void> {
+    const lock = this.#lock;
     await this.#starting;
+    // closed meanwhile, and perhaps begun anew
+    if (this.#lock !== lock) return;
     this.#state = { name: "elsewhere", transport: "websocket" };
     await this.#suspend(new ClientError("elsewhere", "another tab has taken this device"));
-    if (orderly) this.#lock?.release();
-    if (this.#lock !== null) await this.connect();
+    if (lock === null || this.#lock !== lock) return;
+    if (orderly) lock.release();
+    await this.connect();
   }
 
   /** Another client has opened this storage. With a lock, that it is lost comes too, and waits for it; without one, this is the end. */
@@ -296,11 +318,20 @@ export class Client {
 
   /** Acknowledges what was taken, closes, lets go of the device. What waits in the outbox stays there. */
   async close(): Promise<void> {
+    this.#generation += 1;
+    const before = this.#closing;
+    const closing = (before === null ? this.#close() : before.then(() => this.#close())).finally(() => { if (this.#closing === closing) this.#closing = null; });
+    this.#closing = closing;
+    return closing;
+  }
+
+  async #close(): Promise<void> {
     const error = new ClientError("closed", "the client was closed");
-    await this.#suspend(error);
-    this.#lock?.close();
+    const lock = this.#lock;
     this.#lock = null;
     this.#starting = null;
+    await this.#suspend(error);
+    lock?.close();
     this.#left = null;
     for (const outgoing of this.#outgoing.values()) outgoing.abandon(error);
     this.#outgoing.clear();

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import assert from "node:assert/strict";
 import { WebSocket } from "ws";
 import { Client, MemoryStorage, tokenCredentials } from "../src/index.js";
-import type { ClientOptions, Receipt, WebSocketClass } from "../src/index.js";
+import type { ClientOptions, Receipt, Storage, WebSocketClass } from "../src/index.js";
 import { FakeServer, fakeToken, until } from "./fake_server.js";
 
 const LIMITS = { body_bytes: 16384, frame_bytes: 65536, sends_per_s: 50, sends_burst: 100, window_events: 256, window_bytes: 262144, in_flight: 32, page_events: 100, watch_users: 200 };
@@ -58,6 +58,72 @@ test("receipts are taken in order and merged; their newest revision is given bac
   say({ type: "move", after_ms: 0 });
   await until("hello again", () => heard.some((frame) => frame["type"] === "hello"));
   assert.equal(heard.find((frame) => frame["type"] === "hello")?.["rev"], "10");
+  await close();
+});
+
+/** A storage whose opening waits until it is let through. */
+function slow() {
+  const inner = new MemoryStorage();
+  const waiting: (() => void)[] = [];
+  let open = 0;
+  const storage: Storage = {
+    open: async (key) => {
+      await new Promise<void>((resolve) => { waiting.push(resolve); });
+      const device = await inner.open(key);
+      open += 1;
+      return { load: () => device.load(), write: (change) => device.write(change), close: () => { open -= 1; return device.close(); } };
+    },
+  };
+  return { storage, waiting, open: () => open };
+}
+
+test("closed while it begins: nothing runs on, whatever comes after, and the storage is let go of", async () => {
+  const { storage, waiting, open } = slow();
+  const { client, server, heard, close } = await scripted({ storage });
+  const began = client.connect();
+  await until("opening", () => waiting.length === 1);
+  await client.close();
+  waiting.shift()?.();
+  await began;
+  assert.deepEqual([client.state.name, client.state.reason, open(), server.upgrades], ["stopped", "closed", 0, 0]);
+  assert.throws(() => client.read("d:42:43", "1"), { code: "closed" }, "no runner");
+
+  // begun, closed, and begun again while the first is still opening: one runs, and it is the newer
+  const first = client.connect();
+  await until("opening", () => waiting.length === 1);
+  const closed = client.close();
+  const second = client.connect();
+  const third = client.connect();
+  await closed;
+  waiting.shift()?.();
+  await first;
+  await until("opening again", () => waiting.length === 1);
+  assert.equal(server.upgrades, 0);
+  waiting.shift()?.();
+  await Promise.all([second, third]);
+  await until("hello", () => heard.length >= 1);
+  await client.connect();
+  assert.deepEqual([open(), server.upgrades, waiting.length], [1, 1, 0]);
+  await close();
+  assert.equal(open(), 0);
+});
+
+test("connected again by a late start: a third call makes no second runner", async () => {
+  const { storage, waiting, open } = slow();
+  const { client, server, heard, close } = await scripted({ storage });
+  const first = client.connect();
+  await until("opening", () => waiting.length === 1);
+  await client.close();
+  const second = client.connect();
+  waiting.shift()?.();
+  await first;
+  // the end of the first start is not the end of the second
+  const third = client.connect();
+  await until("opening again", () => waiting.length === 1);
+  waiting.shift()?.();
+  await Promise.all([second, third]);
+  await until("hello", () => heard.length >= 1);
+  assert.deepEqual([open(), server.upgrades, waiting.length], [1, 1, 0]);
   await close();
 });
 
