@@ -92,12 +92,13 @@ test("4401: another token, and when there is none, or the same again, it stops",
   assert.equal(connection.state.reason, "unauthenticated");
 
   const other = live();
-  for (let i = 0; i < 4; i += 1) {
-    other.closed({ code: 4401 }, 0);
-    other.timer("retry", 0, false);
+  const waits: (number | undefined)[] = [];
+  for (let i = 0; i < 8; i += 1) {
+    waits.push(timer(other.closed({ code: 4401 }, 0), "retry"));
+    assert.deepEqual(did(other.timer("retry", 0, false)), ["token"]);
     other.token(`t${i}`, 0);
   }
-  assert.equal(other.state.reason, "unauthenticated", "not for ever");
+  assert.deepEqual(waits, [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000], "with patience: a late hello and a proxy end no session");
 
   const none = live();
   none.closed({ code: 1006, status: 401 }, 0);

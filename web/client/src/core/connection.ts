@@ -25,8 +25,6 @@ const PONG_MS = 10_000;
 const DOUBT_MS = 4_000;
 /** How long answers that are owed may delay a move, milliseconds. */
 const OWED_MS = 2_000;
-/** Tokens refused one after another, before somebody has to sign in. */
-const REJECTED_MAX = 3;
 const TIMERS: readonly TimerName[] = ["retry", "opening", "ping", "dead", "move", "reauth", "upgrade"];
 
 type Phase = "idle" | "token" | "opening" | "catching_up" | "live" | "waiting" | "stopped";
@@ -37,7 +35,6 @@ export class Connection {
   #attempt = 0;
   #token: string | null = null;
   #reason: TokenReason = "connect";
-  #rejected = 0;
   #checking = false;
   #renewing = false;
   #renewals = 0;
@@ -85,7 +82,7 @@ export class Connection {
   /** The application wants to be connected. */
   connect(): Effect[] {
     if (this.#phase !== "idle" && this.#phase !== "stopped") return [];
-    this.#attempt = this.#rejected = 0;
+    this.#attempt = 0;
     this.#reason = "connect";
     this.#stop = null;
     return this.#begin();
@@ -151,7 +148,7 @@ export class Connection {
   /** `welcome`. */
   welcome(heartbeat_s: number, now: number): Effect[] {
     this.#phase = "catching_up";
-    this.#rejected = this.#renewals = 0;
+    this.#renewals = 0;
     this.#choice.succeeded();
     this.#heardAt = now;
     this.#pingEvery_ms = Math.max(1000, (heartbeat_s * 2000) / 3);
@@ -236,10 +233,10 @@ export class Connection {
     return this.#later(wait_ms);
   }
 
+  /** The token was not taken, or `hello` was late (4401 too), or a proxy says 401. That nobody is signed in any more, only who gives out tokens can say. */
   #refused(): Effect[] {
-    this.#rejected += 1;
     this.#reason = "rejected";
-    return this.#rejected > REJECTED_MAX ? this.stop("unauthenticated", 4401) : this.#later(0);
+    return this.#later(0);
   }
 
   /** Whether HTTP works where a WebSocket did not. */

@@ -14,7 +14,7 @@ export const isRetryable = (code: string): boolean => RETRYABLE.has(code);
 export type StopReason =
   /** The application called `close`. */
   | "closed"
-  /** No token, or none that the server takes (4401). Sign in, then `connect`. */
+  /** Whoever gives out tokens has none until somebody signs in, or gave the one again that was refused (4401). Sign in, then `connect`. */
   | "unauthenticated"
   /** The token is for another device, or the page's origin is not allowed (4403, HTTP 403). */
   | "forbidden"
