@@ -35,6 +35,8 @@ struct Watched {
     online: bool,
     /// At another node.
     elsewhere: bool,
+    /// The last time the last session here, or at the other nodes, ended: only that end is told.
+    left: Option<Instant>,
     watchers: SmallVec<[Arc<Outbox>; 1]>,
 }
 
@@ -42,7 +44,7 @@ struct Watched {
 #[derive(Debug, Clone, Copy)]
 struct Going {
     user: UserId,
-    due: Instant,
+    left: Instant,
     left_ms: u64,
 }
 
@@ -117,7 +119,11 @@ impl Presences {
     }
 
     fn going(&self, user: UserId, now: Instant, left_ms: u64) {
-        self.going.lock().push_back(Going { user, due: now + DEBOUNCE, left_ms });
+        {
+            let Some(mut watched) = self.watched.get_mut(&user) else { return };
+            watched.left = watched.left.max(Some(now));
+        }
+        self.going.lock().push_back(Going { user, left: now, left_ms });
     }
 
     /// Tells of those who have been gone for long enough.
@@ -126,13 +132,15 @@ impl Presences {
             let going = {
                 let mut all = self.going.lock();
                 match all.front() {
-                    Some(first) if first.due <= now => all.pop_front(),
+                    Some(first) if first.left + DEBOUNCE <= now => all.pop_front(),
                     _ => None,
                 }
             };
             let Some(going) = going else { return };
             let Some(mut watched) = self.watched.get_mut(&going.user) else { continue };
-            if watched.online && !watched.elsewhere && !self.sessions.has(going.user) {
+            // who came back and left again has five seconds of their own
+            let last = watched.left == Some(going.left);
+            if last && watched.online && !watched.elsewhere && !self.sessions.has(going.user) {
                 watched.online = false;
                 watched.tell(going.user, offline(Some(going.left_ms)));
             }
@@ -301,6 +309,24 @@ mod tests {
         let other = Outbox::new();
         world.presences.watch(&other, &[Watch { user: bob(), last_seen_ms: None, elsewhere: false }]);
         assert_eq!(other.take().hints.unwrap().presence, [(bob(), Presence::Online)]);
+    }
+
+    #[test]
+    fn the_last_leave_counts_not_the_first() {
+        let world = World::new();
+        let phone = world.attach("phone");
+        world.watch();
+        world.told();
+        world.sessions.leave(bob(), &phone);
+        let after = |seconds| world.now + Duration::from_secs(seconds);
+        world.presences.going(bob(), after(0), 60_000);
+        let again = world.attach("phone");
+        world.sessions.leave(bob(), &again);
+        world.presences.going(bob(), after(4), 120_000);
+        world.later(6);
+        assert_eq!(world.told(), [], "two seconds after the last leave");
+        world.later(9);
+        assert_eq!(world.told(), [Presence::Offline { last_seen_ms: Some(120_000) }]);
     }
 
     #[test]
