@@ -17,6 +17,10 @@ impl Client {
 
     fn take_posted(&mut self, frame: ClientFrame) -> Result<(), FrameError> {
         match frame {
+            // it attaches still, or was told to start over: the store takes it, as if there were no session
+            ClientFrame::Received(_) if self.session.is_none() => {
+                Err(error(ErrorCode::Unavailable, None, "the session has not begun"))
+            }
             ClientFrame::Received(seq) => {
                 let taken = self.acknowledge(seq).map(drop);
                 taken.map_err(|_| error(ErrorCode::BadField, Some("seq"), "an event that was never sent to this device"))
