@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use protocol::plant::{Bug, planted};
+use protocol::receipt::Marks;
 use protocol::{ErrorCode, Position, UserId};
 use router::expand::{ShardId, Shards, expand};
 use router::registry::{NodeId, Nodes, Registry};
@@ -14,7 +15,7 @@ use tokio::runtime::Handle;
 use super::meters::Meters;
 use super::queue::Waiting;
 use crate::push::{Deliver, Push, ReceiptPush, Wake};
-use crate::receipt::{self, Mark, Raised, ReceiptRow};
+use crate::receipt::{self, Mark, Raised, ReceiptKey, ReceiptRow};
 use crate::sequence::{self, Arrival, Placed, Plan};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Checkpoint, Commit, StoreError};
@@ -38,7 +39,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Takes one batch all the way.
+    /// Takes one batch all the way. Marks that cannot be worked in stay where they are, before those that come with the next batch.
     pub(super) fn turn(&mut self, batch: &mut Vec<Waiting>, marks: &mut Vec<Mark>) -> Result<(), Stopped> {
         let start = Instant::now();
         if !batch.is_empty() {
@@ -54,7 +55,7 @@ impl Worker {
                 return Ok(());
             }
         };
-        let mut raised = self.raise(std::mem::take(marks), plan.placed.len() as u64);
+        let mut raised = self.raise(marks, plan.placed.len() as u64);
         let early = planted(Bug::LookUpBeforeCommit).then(|| self.look_up(plan.rows.iter().map(|row| row.owner).collect()));
         if planted(Bug::AckBeforeDurable) {
             self.settle(&plan.placed, std::mem::take(&mut reports));
@@ -108,22 +109,27 @@ impl Worker {
     }
 
     /// What the marks change. Their revisions are the places behind those of the batch's attempts.
-    fn raise(&self, marks: Vec<Mark>, attempts: u64) -> Raised {
+    fn raise(&self, marks: &mut Vec<Mark>, attempts: u64) -> Raised {
         if marks.is_empty() {
             return Raised::default();
         }
-        self.meters.marks.increment(marks.len() as u64);
-        let keys = receipt::keys_of(&marks);
-        match self.store.receipts_blocking(&keys) {
-            Ok(rows) => {
-                let known = keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect();
+        let before = marks.len();
+        let known = rows_of(marks, |keys| self.store.receipts_blocking(keys));
+        let lost = before - marks.len();
+        if lost > 0 {
+            tracing::error!(marks = lost, "rows of receipts are damaged; their marks are dropped");
+            self.meters.marks_lost.increment(lost as u64);
+        }
+        match known {
+            Ok(known) => {
+                let marks = std::mem::take(marks);
+                self.meters.marks.increment(marks.len() as u64);
                 let first = self.checkpoint.offset + attempts;
                 receipt::raise(&marks, &known, |nth| Position::new(self.log_epoch, first + nth).get())
             }
-            // deliveries are derived again, reads come again with the next hello
+            // not dropped: a later `Through` of the same member would say that what they told was told
             Err(error) => {
-                tracing::error!(%error, marks = marks.len(), "receipts cannot be read; marks are dropped");
-                self.meters.marks_lost.increment(marks.len() as u64);
+                tracing::error!(%error, marks = marks.len(), "receipts cannot be read; marks wait for the next batch");
                 Raised::default()
             }
         }
@@ -217,8 +223,70 @@ impl Worker {
     }
 }
 
+/// The stored rows of these marks. Marks of damaged rows are taken out: such a row stays so, and must not hold all others up for ever.
+fn rows_of(
+    marks: &mut Vec<Mark>,
+    read: impl Fn(&[ReceiptKey]) -> Result<Vec<Option<Marks>>, StoreError>,
+) -> Result<HashMap<ReceiptKey, Marks>, StoreError> {
+    let all = |marks: &[Mark]| {
+        let keys = receipt::keys_of(marks);
+        let rows = read(&keys)?;
+        Ok(keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect())
+    };
+    match all(marks) {
+        Err(StoreError::Damaged(_)) => {
+            marks.retain(|mark| !matches!(read(&receipt::keys_of(std::slice::from_ref(mark))), Err(StoreError::Damaged(_))));
+            all(marks)
+        }
+        read => read,
+    }
+}
+
 fn refuse(reports: Vec<Report>) {
     for report in reports {
         report.settle(Outcome::Refused(ErrorCode::Unavailable));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::ConversationId;
+
+    use super::*;
+
+    fn user(number: u64) -> UserId {
+        UserId::new(number).unwrap()
+    }
+
+    fn marks() -> Vec<Mark> {
+        let marks = Marks { delivered: Position::from_stored(7), read: Position::from_stored(5) };
+        let mark = |member, other| Mark::Marks {
+            member: user(member),
+            conversation: ConversationId::direct(user(member), user(other)),
+            marks,
+        };
+        vec![mark(1, 2), mark(3, 4), Mark::Through { member: user(1), seq: 9 }]
+    }
+
+    #[test]
+    fn marks_wait_while_the_store_cannot_be_read() {
+        let mut waiting = marks();
+        let failed = rows_of(&mut waiting, |_| Err(StoreError::Unavailable("input/output error".to_owned())));
+        assert!(failed.is_err());
+        assert_eq!(waiting, marks(), "with what is said behind them");
+        let known = rows_of(&mut waiting, |keys| Ok(vec![Some(Marks::default()); keys.len()])).unwrap();
+        assert_eq!((known.len(), waiting), (4, marks()));
+    }
+
+    #[test]
+    fn a_damaged_row_costs_its_own_marks_only() {
+        let mut waiting = marks();
+        let damaged = |keys: &[ReceiptKey]| {
+            let bad = keys.iter().any(|key| key.member == user(3));
+            if bad { Err(StoreError::Damaged("a receipt".to_owned())) } else { Ok(vec![None; keys.len()]) }
+        };
+        assert!(rows_of(&mut waiting, damaged).unwrap().is_empty());
+        let all = marks();
+        assert_eq!(waiting, [all[0], all[2]]);
     }
 }
