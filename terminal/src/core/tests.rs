@@ -345,6 +345,7 @@ fn read_marks_that_nobody_confirms_are_paced_and_said_once_a_connection() {
         core.frame(welcome(32), start);
         core.frame(live(0), start);
         let (mut now, mut said) = (start, marks(&core.outputs()));
+        assert!((1..=40).contains(&said), "{said} at once");
         for _ in 0..60 {
             now = core.deadline(now).unwrap().max(now);
             core.time(now);
