@@ -82,7 +82,7 @@ struct Refresh {
 /// Get new tokens
 ///
 /// The refresh token is used up. If a used one comes again, somebody has a copy, and the session ends; unless it is the same request again, with the
-/// same `Idempotency-Key`, within a minute: then the answer was lost, and is given again.
+/// same `Idempotency-Key`, within 24 hours, and what it was given was not used: then the answer was lost, and is given again.
 #[utoipa::path(post, path = "/v1/sessions/refresh", tag = "Accounts", request_body = Refresh,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters")),
     responses((status = 200, description = "New tokens.", body = Success<Session>), NeedsToken, Errors))]
