@@ -371,7 +371,11 @@ mod tests {
         assert_eq!(one.fetched(10, at(10), b"x", &shared), Fetched::Stale, "twice");
         one.passed(11, at(11));
         assert_eq!(one.wanted(Instant::now()), Some(Next { offset: 12, epoch: 3 }));
-        assert_eq!(one.fetched(14, at(14), b"x", &shared), Fetched::Stale, "an answer to another question says nothing of what lies between");
+        assert_eq!(
+            one.fetched(14, at(14), b"x", &shared),
+            Fetched::Stale,
+            "an answer to another question says nothing of what lies between"
+        );
         one.passed(14, at(14));
         assert_eq!(one.fetched(12, at(20), b"x", &shared), Fetched::Kept, "the broker has nothing between");
         assert_eq!(shared.buffered.load(Ordering::Acquire), 2 * (1 + ENTRY_BYTES));

@@ -216,7 +216,9 @@ fn judge(config: &KafkaConfig, topic: Topic, found: Option<&Found>) -> Vec<Topic
     for (key, value) in settings(config, topic) {
         let there = found.settings.get(key).map_or("unknown", String::as_str);
         let (fits, at_least) = match key {
-            "min.insync.replicas" | "unclean.leader.election.enable" | "cleanup.policy" | "compression.type" => (there == value, false),
+            "min.insync.replicas" | "unclean.leader.election.enable" | "cleanup.policy" | "compression.type" => {
+                (there == value, false)
+            }
             "max.message.bytes" => (number(key) >= value.parse().ok(), true),
             "retention.ms" | "retention.bytes" => {
                 let wanted = value.parse::<i64>().unwrap_or(-1);

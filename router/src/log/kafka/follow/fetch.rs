@@ -134,7 +134,13 @@ fn take(shared: &Shared, asked: &BTreeMap<Key, (Arc<Followed>, Next)>, response:
             match partition.error_code.err() {
                 None if partition.diverging_epoch.epoch >= 0 => {
                     let at = u64::try_from(partition.diverging_epoch.end_offset).unwrap_or(0);
-                    tracing::error!(topic = key.0.name(), partition = number, at, read = next.offset, "the log was cut under its reader");
+                    tracing::error!(
+                        topic = key.0.name(),
+                        partition = number,
+                        at,
+                        read = next.offset,
+                        "the log was cut under its reader"
+                    );
                     followed.is_cut(at);
                 }
                 None => fill(shared, key, (followed, next.offset), partition.records.unwrap_or_default()),

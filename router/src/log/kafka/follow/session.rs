@@ -31,8 +31,7 @@ pub(super) struct Asked {
 impl Session {
     /// The request for exactly these partitions from these offsets on.
     pub(super) fn ask(&mut self, wanted: &BTreeMap<Key, Next>) -> Asked {
-        let named =
-            wanted.iter().filter(|(key, next)| self.known.get(key) != Some(next)).map(|(key, next)| (*key, *next));
+        let named = wanted.iter().filter(|(key, next)| self.known.get(key) != Some(next)).map(|(key, next)| (*key, *next));
         let named = named.collect();
         let forgotten = self.known.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         self.known.clone_from(wanted);
