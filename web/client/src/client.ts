@@ -46,6 +46,9 @@ const CHECK_MS = 5_000;
 const TYPING_MS = 3_000;
 /** Conversations of which is remembered when. */
 const TYPED_MAX = 100;
+/** Whether two places are the same; none is one, too. */
+const samePlace = (one: Place | null | undefined, other: Place | null | undefined): boolean => one?.seq === other?.seq && one?.epoch === other?.epoch;
+
 /** A clock that is wrong by more is corrected by the server's for message ids, milliseconds. */
 const CLOCK_MS = 3_600_000;
 
@@ -114,7 +117,8 @@ export class Client {
   #lock: DeviceLock | null = null;
   #state: ConnectionState | null = { name: "idle", transport: "websocket" };
   /** Where the last time with this device ended; `null`: there was none. */
-  #left: { readonly place: Place | null } | null = null;
+  #left: { readonly taken: Place | null; readonly stored: Place | null } | null = null;
+  #storage: Storage | null = null;
   #order = 0;
   #clock_ms = 0;
   #newId = uuid7Source(() => Date.now(), randomBytes);
@@ -188,9 +192,10 @@ export class Client {
     this.#opening = opening;
     const [storage, state] = await opening;
     if (generation !== this.#generation) return storage.close();
-    const { place } = state;
-    const left = this.#left?.place;
-    if (this.#left !== null && (left?.seq !== place?.seq || left?.epoch !== place?.epoch)) {
+    const left = this.#left;
+    // another has written it since, or what was taken last here could not be written
+    const asLeft = left === null || (samePlace(left.stored, state.place) && (left.stored === null || samePlace(left.stored, left.taken)));
+    if (!asLeft) {
       await this.#handlers.take("resync", { reason: "elsewhere" }, () => generation === this.#generation);
       if (generation !== this.#generation) return storage.close();
     }
@@ -203,7 +208,8 @@ export class Client {
     const onReset = (why: string): void => problem(`what was kept is lost: ${why}; going on from the server's record`);
     const max = this.#options.outboxMax ?? OUTBOX_MAX;
     try {
-      const storage = await (this.#options.storage ?? defaultStorage(onReset)).open(key);
+      this.#storage ??= this.#options.storage ?? defaultStorage(onReset);
+      const storage = await this.#storage.open(key);
       const state = checkState(await storage.load(), max);
       if (state.broken.length > 0) problem(`left out what was broken: ${state.broken.join(", ")}`);
       return [storage, state];
@@ -219,7 +225,7 @@ export class Client {
     const persister = new Persister(storage, {
       failed: (why) => this.#handlers.tell("problem", { code: "storage", message: `cannot be written now: ${why}` }),
       fenced: () => { if (this.#running?.persister === persister) void this.#fenced(); },
-    });
+    }, state.place);
     const session = new Session({
       user: credentials.user, device: credentials.device,
       place: state.place ?? (from === "oldest" ? { epoch: "", seq: 0 } : null),
@@ -282,8 +288,10 @@ export class Client {
     this.#running = null;
     if (running === null) return;
     running.runner.end(error);
-    this.#left = { place: running.session.place };
+    const taken = running.session.place;
+    this.#left = { taken, stored: running.persister.place };
     await running.persister.close();
+    this.#left = { taken, stored: running.persister.place };
   }
 
   /** Another tab takes this device: this one waits until it is free again. */

@@ -6,6 +6,7 @@
  */
 
 import type { Save } from "../core/effects.js";
+import type { Place } from "../core/inbox.js";
 import type { OutboxEntry } from "../core/outbox.js";
 import { wordsOf } from "../errors.js";
 import { FencedError } from "./storage.js";
@@ -60,10 +61,17 @@ export class Persister {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #failing = false;
   #ended = false;
+  #place: Place | null;
 
-  constructor(storage: DeviceStorage, events: PersisterEvents) {
+  constructor(storage: DeviceStorage, events: PersisterEvents, place: Place | null = null) {
     this.#storage = storage;
     this.#events = events;
+    this.#place = place;
+  }
+
+  /** The place that the storage holds, as far as this client knows; null: none. */
+  get place(): Place | null {
+    return this.#place;
   }
 
   /** Resolves when the change is written, or when it cannot be and that was told. Never once this client is fenced or closed. */
@@ -118,6 +126,7 @@ export class Persister {
     try {
       await inTime(this.#storage.write(changeOf(batch)));
       this.#failing = false;
+      this.#place = batch.rest.place ?? this.#place;
       return true;
     } catch (thrown) {
       if (thrown instanceof FencedError) {

@@ -170,10 +170,12 @@ test("the same device elsewhere: the older stops and says so, writes nothing mor
     await newer.client.connect();
     await live(newer);
     await until("superseded", () => older.client.state.reason === "superseded");
+    const { acknowledged } = newer.wire.seen;
     await newer.client.send("u:43", `${device} 1`).accepted;
     const resyncs: string[] = [];
     older.client.on("resync", ({ reason }) => { resyncs.push(reason); });
-    await until("taken", () => texts(newer, "42", device).length === 1);
+    // what is acknowledged is in the storage
+    await until("taken", () => texts(newer, "42", device).length === 1 && newer.wire.seen.acknowledged > acknowledged);
     await older.client.connect();
     await live(older);
     await older.client.send("u:43", `${device} 2`).accepted;
