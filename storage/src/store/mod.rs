@@ -163,7 +163,8 @@ pub struct Delivered {
 /// What one's list of conversations says of one of them, beside its last message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Messages of others behind one's own read position: at most [`UNREAD_MAX`], and among the newest [`UNREAD_ROWS`] of the conversation.
+    /// Messages of others behind one's own read position: at most [`UNREAD_MAX`], and among the newest [`UNREAD_ROWS`] of the conversation; a store
+    /// may look at so many in all of one page, then this is what it found.
     pub unread: u32,
     /// One's own read position.
     pub read: Position,
