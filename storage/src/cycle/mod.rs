@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use protocol::ErrorCode;
@@ -26,6 +27,9 @@ mod queue;
 use batch::{SHARD, Stopped, Worker};
 use meters::Meters;
 use queue::Queue;
+
+/// Marks that the store could not work in are tried again after this, or with the next messages.
+const MARKS_REST: Duration = Duration::from_millis(100);
 
 /// Bounds of the queue and of a batch. A batch always takes at least one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,8 +122,17 @@ impl Cycle {
             let (mut batch, mut marks) = (Vec::new(), Vec::new());
             while let Some(behind) = queue.take(&mut batch, &mut marks) {
                 worker.meters.depth.set(behind as f64);
+                let only_marks = batch.is_empty();
                 if let Err(Stopped) = worker.turn(&mut batch, &mut marks) {
                     return;
+                }
+                // marks that cannot be worked in: the store is not asked without a pause, nor waited for at the end
+                if only_marks && !marks.is_empty() {
+                    if queue.is_closed() {
+                        worker.meters.marks_lost.increment(marks.len() as u64);
+                        return;
+                    }
+                    std::thread::sleep(MARKS_REST);
                 }
             }
         };

@@ -103,6 +103,11 @@ impl Queue {
         Some(state.waiting.len())
     }
 
+    /// Whether nobody is let in any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Lets nobody in any more; what waits is still taken.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
