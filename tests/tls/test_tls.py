@@ -345,6 +345,7 @@ class Start(unittest.TestCase):
         self.assertIn("can read the private key", self.server.log.read_text())
 
     def test_without_tls_a_hang_up_ends_it(self):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)     # started by nohup(1), this process ignores it, and so would the server
         plain = subprocess.Popen([BINARY, "serve", "--data", self.server.folder / "plain", "--listen", "127.0.0.1:0"], env=ENVIRONMENT,
                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.addCleanup(plain.stdout.close)
