@@ -34,6 +34,9 @@ const BATCH_MAX: usize = 256;
 const REGISTRY_WAIT: Duration = Duration::from_millis(200);
 /// How often the routers' chains are compared with the high-waters, while the log has nothing more.
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
+/// How often an owner that has nothing to do looks whether the store is as it left it. A database that has lost its newest commits (a copy was
+/// promoted, a backup put back) tells nobody: the next commit would meet it, but there may be none for long.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Keys are asked for before each batch for so long after a repeat was met; else the store finds repeats while it commits.
 const ASK_FIRST: Duration = Duration::from_secs(1);
 /// Heads kept in memory; all are forgotten when there are more.
@@ -66,6 +69,7 @@ struct Owner<'a> {
     heads: HashMap<UserId, Head>,
     ask_until: Option<Instant>,
     audited: Instant,
+    looked: Instant,
 }
 
 /// Where the owners of new rows are.
@@ -110,10 +114,12 @@ async fn own(shard: ShardId, ports: &Ports) -> Result<std::convert::Infallible, 
         heads: HashMap::new(),
         ask_until: None,
         audited: Instant::now(),
+        looked: Instant::now(),
     };
     loop {
         let entries = owner.read().await?;
         if entries.is_empty() {
+            owner.look().await?;
             owner.audit().await;
         } else {
             owner.work_in(entries).await?;
@@ -412,6 +418,19 @@ impl Owner<'_> {
         tracing::warn!(shard = self.shard.0, source = ?rewind.source, hole = rewind.hole, "a hole: asks for a rewind");
         let what = if self.ports.rewinds.try_send(rewind).is_ok() { "asked" } else { "dropped" };
         metrics::counter!("switchboard_storage_rewinds_total", "what" => what).increment(1);
+    }
+
+    /// The log has nothing more: the store must say what this owner has committed.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        match self.ports.store.checkpoint(self.shard).await {
+            Ok(stored) if stored != self.checkpoint => Err(self.fenced()),
+            // known or not: it is asked again
+            _ => Ok(()),
+        }
     }
 
     /// The log has nothing more: what the routers say they have sent must be here. What they have sent last may be missing, and then no

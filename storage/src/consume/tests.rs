@@ -20,8 +20,8 @@ use tokio::time::sleep;
 use super::{Ports, run};
 use crate::StorageError;
 use crate::push::{Deliver, Push, Wake};
-use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::{Store, StoreError};
 
 const SHARD: ShardId = ShardId(0);
 const SOURCE: Source = Source { partition: 0, epoch: 1 };
@@ -103,6 +103,22 @@ async fn the_audit_asks_for_what_no_later_record_tells_of() {
     sleep(Duration::from_secs(3)).await;
     let request = requests.try_recv().unwrap();
     assert_eq!((request.source, request.high_water.next_offset, request.hole), (SOURCE, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_with_nothing_to_do_notices_that_its_store_was_set_back() {
+    let (log, store) = (MemoryLog::new(1, 1), MemoryStore::new());
+    log.append(Topic::Mailbox, 0, emitted(1).0.remove(0)).await.unwrap();
+    let (ports, _requests) = ports(&log, &store);
+    let owner = tokio::spawn(async move { run(SHARD, &ports).await });
+    while head(&store).await < 1 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(super::LOOK_EVERY * 3).await;
+    assert!(!owner.is_finished(), "all is as it left it");
+    store.acquire(SHARD).await.unwrap(); // whatever was done to it: its checkpoint is another one now
+    let why = tokio::time::timeout(super::LOOK_EVERY * 3, owner).await.expect("without a record").unwrap();
+    assert!(matches!(why, StorageError::Store(StoreError::Fenced(0))), "{why}");
 }
 
 #[tokio::test(start_paused = true)]
