@@ -170,8 +170,8 @@ impl Shared {
     /// There may be more to be fetched of this partition.
     fn wake(&self, key: Key) {
         match self.leaders.of(key) {
-            Some(leader) => drop(self.wakes.read().get(&leader).map(|wake| wake.notify_one())),
-            None => self.leaders.doubt(),
+            Some(leader) if self.wakes.read().get(&leader).map(|wake| wake.notify_one()).is_some() => {}
+            _ => self.leaders.doubt(),
         }
     }
 
@@ -191,6 +191,7 @@ impl Shared {
 /// Keeps a task for each broker; they end with it.
 async fn keep(shared: Arc<Shared>, mut changes: watch::Receiver<u64>) {
     let mut serving = JoinSet::new();
+    changes.mark_changed(); // they may have been heard before this task was there
     while changes.changed().await.is_ok() {
         for broker in shared.leaders.brokers() {
             let mut wakes = shared.wakes.write();
@@ -394,5 +395,19 @@ mod tests {
         let wanted = |at| other.wanted(at).map(|next| next.offset);
         assert_eq!((wanted(now), wanted(now + Duration::from_secs(1))), (None, Some(7)));
         assert!(other.state.lock().outside);
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_was_heard_of_before_the_reader_was_there_is_served() {
+        let (config, runtime) = (KafkaConfig::default(), Handle::current());
+        let (leaders, _keeper) = Leaders::new(&config, &Arc::new(Health::new(String::new())), &runtime);
+        leaders.hear_of(7);
+        let reader = FollowReader::new(&config, &leaders, &runtime);
+        let served = async {
+            while !reader.shared.wakes.read().contains_key(&7) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), served).await.expect("its task runs");
     }
 }

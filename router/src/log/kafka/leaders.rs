@@ -106,6 +106,13 @@ impl Leaders {
         self.known.read().addresses.keys().copied().collect()
     }
 
+    /// As if the brokers had said that there is this one.
+    #[cfg(test)]
+    pub(super) fn hear_of(&self, broker: BrokerId) {
+        self.known.write().addresses.insert(broker, "127.0.0.1:1".to_owned());
+        self.told.send_modify(|times| *times += 1);
+    }
+
     /// Connects to a broker.
     pub(super) async fn connect(&self, broker: BrokerId) -> Result<Connection, Broken> {
         let address = self.known.read().addresses.get(&broker).cloned();

@@ -153,6 +153,7 @@ impl<W: Waiter> Shared<W> {
 /// Follows who leads what, gives the producer its name, gives up what is too old. The tasks of the brokers end with it.
 async fn keep<W: Waiter>(shared: Arc<Shared<W>>, mut changes: watch::Receiver<u64>) {
     let mut serving = JoinSet::new();
+    changes.mark_changed(); // they may have been heard before this task was there
     loop {
         if timeout(LOOK_EVERY, changes.changed()).await.is_ok_and(|changed| changed.is_ok()) {
             for (broker, wake) in shared.led() {
