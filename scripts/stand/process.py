@@ -116,7 +116,7 @@ def launch(member) -> Process:
         child = subprocess.Popen(member.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=member.home(), env=member.environment(),
                                  start_new_session=True, **as_user(member.user()))
     process = look(child.pid)
-    while process and not argv(process.pid):      # execve(2) lets its caller go on a moment before the new command line is there
+    while process and not any(argv(process.pid)):      # execve(2) lets its caller go on a moment before the new command line is there
         time.sleep(0.002)
         process = look(child.pid)
     if process is None:
