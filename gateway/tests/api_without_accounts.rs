@@ -1,30 +1,17 @@
 //! A gateway of a cluster, which has no accounts yet: its API says so, clearly and the same to everybody.
 
+mod common;
+
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use gateway::config::Config;
-use gateway::deliver::Sessions;
 use gateway::handshake::Peer;
 use gateway::node::now_ms;
-use gateway::token::{Claims, Tokens};
-use gateway::{Gateway, Ports, http};
+use gateway::token::Claims;
+use gateway::{Gateway, http};
 use hyper::{Request, Response};
 use protocol::UserId;
-use protocol::record::Record;
-use router::registry::NodeId;
-use router::registry::memory::MemoryRegistry;
-use router::submit::{Report, Submit};
-use storage::store::memory::MemoryStore;
 use tower::ServiceExt as _;
-
-struct Nowhere;
-
-impl Submit for Nowhere {
-    fn submit(&self, _record: Record, report: Report) {
-        drop(report);
-    }
-}
 
 async fn ask(gateway: &Arc<Gateway>, method: &str, path: &str, token: Option<&str>) -> (u16, serde_json::Value) {
     let routes = http::routes(gateway, Arc::new(String::new));
@@ -43,17 +30,7 @@ async fn ask(gateway: &Arc<Gateway>, method: &str, path: &str, token: Option<&st
 
 #[tokio::test]
 async fn every_route_of_accounts_says_that_there_are_none() {
-    let ports = Ports {
-        submit: Arc::new(Nowhere),
-        registry: Arc::new(MemoryRegistry::default()),
-        marks: Arc::new(storage::receipt::NotKept),
-        store: Arc::new(MemoryStore::default()),
-        lag: None,
-        links: None,
-    };
-    let tokens = Tokens::new(&[7; 32]).expect("long enough");
-    let sessions = Arc::new(Sessions::default());
-    let gateway = Gateway::new(Config::default(), ports, NodeId { node: 0, boot: 1 }, sessions, tokens);
+    let gateway = common::gateway(common::ports());
     let token = gateway.tokens.sign(&Claims::new(UserId::new(5).expect("a user"), None, now_ms() / 1000)).expect("a token");
     for (method, path) in [
         ("POST", "/v1/registrations"),

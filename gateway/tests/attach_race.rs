@@ -1,28 +1,23 @@
 //! Two connections of one device whose registrations arrive in the other order: the session that is here stays registered, and nothing stays
 //! behind when it goes.
 
+mod common;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use gateway::config::Config;
 use gateway::connection::{Client, Connection};
-use gateway::deliver::Sessions;
 use gateway::node::now_ms;
-use gateway::token::{Claims, Tokens};
+use gateway::token::Claims;
 use gateway::{Gateway, Ports};
 use protocol::codec::Encoding;
-use protocol::record::Record;
 use protocol::{DeviceName, UserId};
 use router::registry::memory::MemoryRegistry;
 use router::registry::{NodeId, Nodes, Registration, Registry, RegistryError};
-use router::submit::{Report, Submit};
-use storage::store::memory::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
-
-const NODE: NodeId = NodeId { node: 0, boot: 1 };
 
 /// Holds the first registration back until it is let go.
 struct Slow {
@@ -55,14 +50,6 @@ impl Registry for Slow {
 
     async fn bury(&self, node: NodeId) -> Result<(), RegistryError> {
         self.inner.bury(node).await
-    }
-}
-
-struct Nowhere;
-
-impl Submit for Nowhere {
-    fn submit(&self, _record: Record, report: Report) {
-        drop(report);
     }
 }
 
@@ -106,11 +93,7 @@ async fn the_session_that_is_here_stays_registered() {
 async fn race() {
     let slow = Slow { inner: MemoryRegistry::default(), first: AtomicBool::new(true), gate: Semaphore::new(0) };
     let registry = Arc::new(slow);
-    let store = Arc::new(MemoryStore::default());
-    let marks = Arc::new(storage::receipt::NotKept);
-    let ports = Ports { submit: Arc::new(Nowhere), registry: registry.clone(), marks, store, lag: None, links: None };
-    let tokens = Tokens::new(&[7; 32]).expect("the test stands");
-    let gateway = Gateway::new(Config::default(), ports, NODE, Arc::new(Sessions::default()), tokens);
+    let gateway = common::gateway(Ports { registry: registry.clone(), ..common::ports() });
     let user = UserId::new(1).expect("the test stands");
 
     let mut first = hello(&gateway, user).await;

@@ -1,5 +1,7 @@
 //! A session of an account that ends: before its device has said hello, and while it is attached.
 
+mod common;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,43 +9,15 @@ use std::time::Duration;
 
 use accounts::Sid;
 use accounts::session::Ended;
-use gateway::config::Config;
+use gateway::Gateway;
 use gateway::connection::{Client, Connection};
-use gateway::deliver::Sessions;
 use gateway::node::now_ms;
-use gateway::token::{Claims, Tokens};
-use gateway::{Gateway, Ports};
+use gateway::token::Claims;
 use protocol::UserId;
 use protocol::codec::Encoding;
-use protocol::record::Record;
-use router::registry::NodeId;
-use router::registry::memory::MemoryRegistry;
-use router::submit::{Report, Submit};
-use storage::store::memory::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Nowhere;
-
-impl Submit for Nowhere {
-    fn submit(&self, _record: Record, report: Report) {
-        drop(report);
-    }
-}
-
-fn gateway() -> Arc<Gateway> {
-    let ports = Ports {
-        submit: Arc::new(Nowhere),
-        registry: Arc::new(MemoryRegistry::default()),
-        marks: Arc::new(storage::receipt::NotKept),
-        store: Arc::new(MemoryStore::default()),
-        lag: None,
-        links: None,
-    };
-    let tokens = Tokens::new(&[7; 32]).expect("long enough");
-    Gateway::new(Config::default(), ports, NodeId { node: 0, boot: 1 }, Arc::new(Sessions::default()), tokens)
-}
 
 fn user() -> UserId {
     UserId::new(5_000_000_000).expect("a user")
@@ -90,7 +64,7 @@ fn end(gateway: &Gateway, sid: Sid) {
 
 #[tokio::test]
 async fn a_session_that_ends_between_handshake_and_hello() {
-    let (gateway, sid) = (gateway(), Sid::random());
+    let (gateway, sid) = (common::gateway(common::ports()), Sid::random());
     let mut holder = connect(&gateway, Sid::random());
     hello(&mut holder).await;
     until(&mut holder, "live").await;
@@ -106,7 +80,7 @@ async fn a_session_that_ends_between_handshake_and_hello() {
 
 #[tokio::test]
 async fn a_session_that_ends_while_it_is_attached() {
-    let (gateway, sid, other) = (gateway(), Sid::random(), Sid::random());
+    let (gateway, sid, other) = (common::gateway(common::ports()), Sid::random(), Sid::random());
     let mut client = connect(&gateway, sid);
     hello(&mut client).await;
     until(&mut client, "live").await;

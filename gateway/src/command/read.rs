@@ -1,12 +1,13 @@
 //! `read`: everything in a conversation up to a position was read. Collected, then merged by the larger: nothing goes back, nothing is answered.
 
+use protocol::frame::FrameError;
+use protocol::{ConversationId, ErrorCode, Position, UserId};
+
 use super::error;
 use super::query::may_read;
 use crate::connection::Client;
 use crate::node::Gateway;
 use crate::outbound::Frames;
-use protocol::frame::FrameError;
-use protocol::{ConversationId, ErrorCode, Position, UserId};
 
 /// When one that was one too many may come again, milliseconds.
 pub(crate) const RETRY_MS: u64 = 1000;
