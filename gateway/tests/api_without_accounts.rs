@@ -1,6 +1,6 @@
 //! A gateway of a cluster, which has no accounts yet: its API says so, clearly and the same to everybody.
 
-mod common;
+mod without_engines;
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ async fn ask(gateway: &Arc<Gateway>, method: &str, path: &str, token: Option<&st
 
 #[tokio::test]
 async fn every_route_of_accounts_says_that_there_are_none() {
-    let gateway = common::gateway(common::ports());
+    let gateway = without_engines::gateway(without_engines::ports());
     let token = gateway.tokens.sign(&Claims::new(UserId::new(5).expect("a user"), None, now_ms() / 1000)).expect("a token");
     for (method, path) in [
         ("POST", "/v1/registrations"),

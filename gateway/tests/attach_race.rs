@@ -1,7 +1,7 @@
 //! Two connections of one device whose registrations arrive in the other order: the session that is here stays registered, and nothing stays
 //! behind when it goes.
 
-mod common;
+mod without_engines;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ async fn the_session_that_is_here_stays_registered() {
 async fn race() {
     let slow = Slow { inner: MemoryRegistry::default(), first: AtomicBool::new(true), gate: Semaphore::new(0) };
     let registry = Arc::new(slow);
-    let gateway = common::gateway(Ports { registry: registry.clone(), ..common::ports() });
+    let gateway = without_engines::gateway(Ports { registry: registry.clone(), ..without_engines::ports() });
     let user = UserId::new(1).expect("the test stands");
 
     let mut first = hello(&gateway, user).await;

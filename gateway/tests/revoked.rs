@@ -1,6 +1,6 @@
 //! A session of an account that ends: before its device has said hello, and while it is attached.
 
-mod common;
+mod without_engines;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn end(gateway: &Gateway, sid: Sid) {
 
 #[tokio::test]
 async fn a_session_that_ends_between_handshake_and_hello() {
-    let (gateway, sid) = (common::gateway(common::ports()), Sid::random());
+    let (gateway, sid) = (without_engines::gateway(without_engines::ports()), Sid::random());
     let mut holder = connect(&gateway, Sid::random());
     hello(&mut holder).await;
     until(&mut holder, "live").await;
@@ -80,7 +80,7 @@ async fn a_session_that_ends_between_handshake_and_hello() {
 
 #[tokio::test]
 async fn a_session_that_ends_while_it_is_attached() {
-    let (gateway, sid, other) = (common::gateway(common::ports()), Sid::random(), Sid::random());
+    let (gateway, sid, other) = (without_engines::gateway(without_engines::ports()), Sid::random(), Sid::random());
     let mut client = connect(&gateway, sid);
     hello(&mut client).await;
     until(&mut client, "live").await;
