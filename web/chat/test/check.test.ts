@@ -1,6 +1,6 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { draftsOf, knownOf, linesOf, messageOf, messagesOf } from "../src/cache/check.js";
+import { allUnstored, draftsOf, knownOf, linesOf, messageOf, messagesOf } from "../src/cache/check.js";
 
 const MESSAGE = { conversation: "d:42:43", position: "7", from: "43", id: "i", kind: "text", text: "hi", body: {}, replyTo: { from: "42", id: "j" }, at: "2026-11-28T09:00:00Z", mine: false };
 const JUNK: unknown[] = [undefined, null, 0, "", "junk", [], {}, true, new Date(NaN), new Uint8Array(3), [null], { length: 3 }, [[]], Object.create(null)];
@@ -11,12 +11,14 @@ test("what this version writes is taken as it is", () => {
   assert.deepEqual(linesOf([line]), [line]);
   assert.deepEqual(knownOf({ 43: { name: "Bob", about: "", at: 5, phone: "+49" } }), new Map([["43", { name: "Bob", about: "", at: 5, phone: "+49" }]]));
   assert.deepEqual(draftsOf({ "d:42:43": "half" }), new Map([["d:42:43", "half"]]));
+  const unstored = { id: "019a0000-0000-7000-8000-000000000001", conversation: "d:42:43", text: "written", replyTo: { from: "43", id: "x" } };
+  assert.deepEqual(allUnstored([unstored, { ...unstored, replyTo: null }]), [unstored, { ...unstored, replyTo: null }]);
 });
 
 test("junk is nothing, in every place", () => {
   for (const junk of JUNK) {
     assert.equal(messageOf(junk), null);
-    assert.deepEqual([...messagesOf(junk), ...linesOf(junk), ...knownOf(junk), ...draftsOf(junk)], []);
+    assert.deepEqual([...messagesOf(junk), ...linesOf(junk), ...knownOf(junk), ...draftsOf(junk), ...allUnstored(junk), ...allUnstored([junk])], []);
     assert.deepEqual([linesOf([junk]), messagesOf([junk])], [[], []]);
     for (const field of ["conversation", "position", "from", "id", "kind", "text", "at"] as const) {
       const taken = messageOf({ ...MESSAGE, [field]: junk });

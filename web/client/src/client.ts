@@ -82,6 +82,11 @@ export interface ClientOptions {
 export interface SendOptions {
   /** The message it answers. */
   readonly replyTo?: MessageReference;
+  /**
+   * The UUID version 7 of a message written before whose end the application does not know: that its `stored` did not come before the page went away.
+   * However often one id is sent, it becomes one message. Default: a new one.
+   */
+  readonly id?: string;
 }
 
 /** Options of {@link Client.history} and {@link Client.conversations}. */
@@ -351,13 +356,14 @@ export class Client {
    *
    * @param to - `u:<user>` or a direct conversation
    * @param text - 1 byte to 16 KiB of UTF-8
-   * @throws {@link ClientError}: `bad_argument` for what the server would refuse, `outbox_full`, `elsewhere`
+   * @throws {@link ClientError}: `bad_argument` for what the server would refuse and for an id that is in the outbox already, `outbox_full`, `elsewhere`
    */
   send(to: string, text: string, options: SendOptions = {}): Outgoing {
     if (this.state.name === "elsewhere") throw new ClientError("elsewhere", "another tab holds this device");
-    const { replyTo } = options;
+    const { replyTo, id = this.#newId() } = options;
+    if (options.id !== undefined) this.#checkId(id);
     const entry: Omit<OutboxEntry, "order"> = {
-      id: this.#newId(), to, kind: "text", body: { text },
+      id, to, kind: "text", body: { text },
       ...(replyTo === undefined ? {} : { reply_to: { from: replyTo.from, id: replyTo.id } }),
     };
     this.#validate(entry, text);
@@ -368,6 +374,13 @@ export class Client {
     if (this.#running === null) this.#early.push(entry);
     else this.#write(this.#running.runner, entry);
     return outgoing;
+  }
+
+  /** An id of the application's own. */
+  #checkId(id: string): void {
+    if (!isUuid7(id)) throw new ClientError("bad_argument", "id is a UUID of version 7");
+    const waits = this.#outgoing.has(id) || this.pending().some((one) => one.id === id);
+    if (waits) throw new ClientError("bad_argument", "a message of that id is on its way already");
   }
 
   #validate(entry: Omit<OutboxEntry, "order">, text: string): void {

@@ -10,7 +10,7 @@ const STORE = "kept";
 const OPEN_MS = 3_000;
 
 /** The names of what is kept, each for a user; `timeline` for a conversation too. */
-export type Kept = "lines" | "known" | "drafts" | "me" | `timeline ${string}`;
+export type Kept = "lines" | "known" | "drafts" | "unstored" | "me" | `timeline ${string}`;
 
 function opened(request: IDBOpenDBRequest): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {

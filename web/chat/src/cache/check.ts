@@ -25,6 +25,14 @@ export interface Known {
   readonly at: number;
 }
 
+/** A message that was written, as long as the client's outbox does not have it. */
+export interface Unstored {
+  readonly id: string;
+  readonly conversation: string;
+  readonly text: string;
+  readonly replyTo: MessageReference | null;
+}
+
 type Fields = Readonly<Record<string, unknown>>;
 const isFields = (value: unknown): value is Fields => typeof value === "object" && value !== null && !Array.isArray(value);
 const isText = (value: unknown): value is string => typeof value === "string";
@@ -85,3 +93,11 @@ export function draftsOf(value: unknown): Map<string, string> {
   const entries = isFields(value) ? Object.entries(value) : [];
   return new Map(entries.filter((entry): entry is [string, string] => isConversation(entry[0]) && isText(entry[1]) && entry[1] !== ""));
 }
+
+function unstoredOf(value: unknown): Unstored | null {
+  if (!isFields(value)) return null;
+  const { id, conversation, text, replyTo } = value;
+  return isText(id) && isConversation(conversation) && isText(text) && text !== "" ? { id, conversation, text, replyTo: referenceOf(replyTo) } : null;
+}
+
+export const allUnstored = (value: unknown): Unstored[] => all(value, unstoredOf);

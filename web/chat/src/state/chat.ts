@@ -4,7 +4,8 @@ import { effect, signal } from "@preact/signals";
 import { Client, ClientError, comparePositions, peerOf } from "@switchboard/client";
 import type { ConnectionState, Message, MessageReference, OutgoingChange, OwnProfile } from "@switchboard/client";
 import { Cache } from "../cache/cache.js";
-import { draftsOf, messagesOf } from "../cache/check.js";
+import { allUnstored, draftsOf, messagesOf } from "../cache/check.js";
+import type { Unstored } from "../cache/check.js";
 import { Timeline } from "../model/timeline.js";
 import { Lines } from "./lines.js";
 import { People } from "./people.js";
@@ -49,6 +50,8 @@ export class Chat {
   readonly #loading = new Map<string, Promise<void>>();
   /** In which conversation each message that waits is. */
   readonly #waits = new Map<string, string>();
+  /** What was written and is not in the client's outbox yet: the page keeps it until then, and sends it next time if it was not to be. */
+  readonly #unstored = new Map<string, Unstored>();
   readonly #stop: (() => void)[] = [];
   #toast = 0;
   #changedAt = Number.NEGATIVE_INFINITY;
@@ -85,10 +88,12 @@ export class Chat {
     client.on("problem", ({ code, message }) => console.warn(`${code}: ${message}`));
     this.#stop.push(effect(() => this.#watch()));
     addEventListener("pagehide", this.flush);
-    await Promise.all([this.lines.restore(), this.people.restore(), this.#restoreDrafts()]);
+    await Promise.all([this.lines.restore(), this.people.restore(), this.#restoreDrafts(), this.#restoreUnstored()]);
     if (this.#closed) return;
+    const unstored = [...this.#unstored.values()];
     await client.connect();
     this.#adopt();
+    this.#sendUnstored(unstored);
     void this.loadProfile();
   }
 
@@ -107,6 +112,10 @@ export class Chat {
 
   async #restoreDrafts(): Promise<void> {
     this.drafts.value = new Map([...draftsOf(await this.#cache.read("drafts")), ...this.drafts.peek()]);
+  }
+
+  async #restoreUnstored(): Promise<void> {
+    for (const one of allUnstored(await this.#cache.read("unstored"))) this.#unstored.set(one.id, one);
   }
 
   async loadProfile(): Promise<void> {
@@ -265,17 +274,44 @@ export class Chat {
   /** Writes a message; what is wrong with it in words, or `null`. */
   send(conversation: string, text: string, replyTo: MessageReference | null): string | null {
     try {
-      const sent = this.client.send(conversation, text, replyTo === null ? {} : { replyTo });
-      this.#waits.set(sent.id, conversation);
-      this.timeline(conversation).wrote({ id: sent.id, text, replyTo, state: sent.state, at: new Date().toISOString() });
+      this.#write({ conversation, text, replyTo });
       this.draft(conversation, "");
-      this.#changed();
       return null;
     } catch (error) {
       if (!(error instanceof ClientError)) throw error;
       if (error.code === "outbox_full") return "Too many messages wait to be sent already.";
       if (error.code === "elsewhere") return "This chat is in use in another tab.";
       return `That cannot be sent: ${error.message}.`;
+    }
+  }
+
+  #write({ id, conversation, text, replyTo }: Omit<Unstored, "id"> & { readonly id?: string }): void {
+    const sent = this.client.send(conversation, text, { ...(id === undefined ? {} : { id }), ...(replyTo === null ? {} : { replyTo }) });
+    this.#unstored.set(sent.id, { id: sent.id, conversation, text, replyTo });
+    this.#keepUnstored();
+    void sent.stored.then(() => this.#isStored(sent.id));
+    this.#waits.set(sent.id, conversation);
+    this.timeline(conversation).wrote({ id: sent.id, text, replyTo, state: sent.state, at: new Date().toISOString() });
+    this.#changed();
+  }
+
+  #keepUnstored(): void {
+    this.#cache.keep("unstored", () => [...this.#unstored.values()]);
+  }
+
+  #isStored(id: string): void {
+    if (this.#unstored.delete(id)) this.#keepUnstored();
+  }
+
+  /** Written just before the page went away the last time. With the id it had: if it went out all the same, it is the same message. */
+  #sendUnstored(unstored: readonly Unstored[]): void {
+    for (const one of unstored) {
+      try {
+        if (this.#waits.has(one.id)) this.#isStored(one.id);
+        else this.#write(one);
+      } catch (error) {
+        console.warn("not sent, written before a reload:", error);
+      }
     }
   }
 

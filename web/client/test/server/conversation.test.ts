@@ -31,6 +31,22 @@ test("messages go both ways: stored, sent, accepted, placed; replies; each once"
   assert.deepEqual(a.client.state, { name: "stopped", transport: "websocket", reason: "closed" });
 });
 
+test("an id of the application's own, sent again with a storage that knows nothing of it, is one message", async () => {
+  const [a, b] = [person("42", "again"), person("43", "again")];
+  await Promise.all([a.client.connect(), b.client.connect()]);
+  const first = a.client.send("u:43", "id: once");
+  assert.throws(() => a.client.send("u:43", "id: once", { id: first.id }), { code: "bad_argument" }, "it waits");
+  await first.accepted;
+  await a.client.close();
+  const later = person("42", "later");
+  await later.client.connect();
+  await later.client.send("u:43", "id: once", { id: first.id }).accepted;
+  await later.client.send("u:43", "id: behind it").accepted;
+  await until("both", () => b.got.some(({ text }) => text === "id: behind it"));
+  assert.deepEqual(texts(b, "42", "id: "), ["id: once", "id: behind it"]);
+  await Promise.all([later.client.close(), b.client.close()]);
+});
+
 test("the token goes into the first frame, a header or a sub-protocol entry", async () => {
   for (const tokenIn of ["hello", "header", "subprotocol"] satisfies TokenPlace[]) {
     const who = person("42", "tokens", { tokenIn });
@@ -89,6 +105,7 @@ test("what the server would refuse is refused here, and not sent", async () => {
     ["u:43", "\u0001".repeat(12_000)]];
   for (const [to, text] of bad) assert.throws(() => a.client.send(to, text), { code: "bad_argument" }, JSON.stringify([to, text.slice(0, 10)]));
   assert.throws(() => a.client.send("u:43", "x", { replyTo: { from: "43", id: "x" } }), { code: "bad_argument" });
+  for (const id of ["", "x", "019a0000-0000-4000-8000-000000000001"]) assert.throws(() => a.client.send("u:43", "x", { id }), { code: "bad_argument" }, id);
   assert.throws(() => a.client.watch(["x"]), { code: "bad_argument" });
   const longest = a.client.send("u:43", "é".repeat(8192));
   await longest.accepted;
