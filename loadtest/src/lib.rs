@@ -2,7 +2,7 @@
 //!
 //! The path, in reading order: [`frame`] (the wire, written again from `docs/protocol.md`, sharing no code with the
 //! server but the types that are generated from the published `.proto`) → [`client`] (one WebSocket connection, over [`tls`] if its url says so) → [`actor`] (a user's device that survives faults) → [`record`]
-//! (what every client saw) → [`audit`] (what the server still has at the end) → [`check`] (the verdict).
+//! (what every client saw) → [`audit`] (what the server still has at the end) → [`settle`] (all of that, for all of them) → [`check`] (the verdict).
 //! Beside it stands the load generator: [`scenario`] (what a run does) → [`fleet`] (several processes as one) →
 //! [`crew`] (the clients of one process: [`pace`], [`contacts`], [`body`], its own streaming judge) → [`series`]
 //! (histograms that merge) → [`report`]. [`prepare`] makes sure of the server and the tokens before.
@@ -25,6 +25,8 @@ pub mod actor;
 pub mod record;
 
 pub mod audit;
+
+pub mod settle;
 
 pub mod check;
 

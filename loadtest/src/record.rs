@@ -221,7 +221,7 @@ impl Recorder {
     pub fn note(&self, client: &ClientId, what: What) {
         let mut log = self.lock();
         // The clock is read under the lock, so that entries are in the order of their times.
-        let t_us = u64::try_from(self.shared.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let t_us = self.now_us();
         let entry = Entry { t_us, client: client.clone(), what };
         log.write(&entry);
         log.entries.push(entry);
@@ -244,7 +244,23 @@ impl Recorder {
 
     /// How many entries pass the test.
     pub fn count(&self, test: impl Fn(&Entry) -> bool) -> usize {
-        self.lock().entries.iter().filter(|entry| test(entry)).count()
+        self.count_from(0, test)
+    }
+
+    /// How many of the entries behind the first `from` pass the test.
+    pub fn count_from(&self, from: usize, test: impl Fn(&Entry) -> bool) -> usize {
+        self.lock().entries.iter().skip(from).filter(|entry| test(entry)).count()
+    }
+
+    /// How many entries there are.
+    pub fn size(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Microseconds since the recording began: what an entry made now would say.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.shared.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {

@@ -54,8 +54,9 @@ def bring(one: Member) -> bool:
 def decide(stand: Stand, options) -> None:
     """The list of members and the lasting choices, from what was asked now and what was decided before."""
     state = stand.state
-    fixed = {"brokers": options.brokers, "databases": options.databases, "redis": options.redis, "full": options.full or None}
-    for key, default in {"brokers": 3, "databases": 2, "redis": "sentinel", "full": False}.items():
+    fixed = {"brokers": options.brokers, "databases": options.databases, "redis": options.redis, "full": options.full or None,
+             "proxied": options.proxied or None}
+    for key, default in {"brokers": 3, "databases": 2, "redis": "sentinel", "full": False, "proxied": False}.items():
         if fixed[key] is not None and state.get(key, fixed[key]) != fixed[key]:
             raise Failure(f"this stand has {key} {state[key]}, not {fixed[key]}: 'scripts/cluster down --wipe' first")
         state[key] = state.get(key, default) if fixed[key] is None else fixed[key]

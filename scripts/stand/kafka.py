@@ -9,7 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
-from .layout import HOST, ROOT, Failure, write
+from .layout import HOST, PORTS, ROOT, Failure, write
 from .member import Member
 from .process import connects
 
@@ -45,11 +45,14 @@ class Broker(Member):
     def __init__(self, stand, name):
         super().__init__(stand, name)
         self.id = int(name.partition("-")[2])
-        self.controller = stand.base + 10 + self.id - 1
+        self.controller = stand.base + PORTS["controller"] + self.id - 1
+        # A broker tells clients where brokers are. Who comes by the second listener is told of proxies, which `faults` puts there.
+        self.behind = stand.base + PORTS["behind"] + self.id - 1
+        self.proxy = stand.base + PORTS["proxy"] + self.id - 1
         self.properties = stand.folder / "config" / f"{name}.properties"
 
     def ports(self):
-        return [self.port, self.controller]
+        return [self.port, self.controller] + ([self.behind] if self.stand.state.get("proxied") else [])
 
     def command(self):
         quick = [] if self.stand.state.get("fast") else [QUICK]
@@ -75,14 +78,18 @@ class Broker(Member):
     def settings(self, alone: bool = False) -> str:
         brokers = [self] if alone else [Broker(self.stand, name) for name in self.stand.of("kafka")]
         replicas, in_sync = (3, 2) if len(brokers) == 3 else (1, 1)
+        behind = advertised = protocols = ""
+        if self.stand.state.get("proxied"):
+            behind, advertised = f",PROXIED://{HOST}:{self.behind}", f",PROXIED://{HOST}:{self.proxy}"
+            protocols = ",PROXIED:PLAINTEXT"
         voters = ",".join(f"{broker.id}@{HOST}:{broker.controller}" for broker in brokers)
         return f"""\
 process.roles=broker,controller
 node.id={self.id}
-listeners=PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller}
-advertised.listeners=PLAINTEXT://{HOST}:{self.port}
+listeners=PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller}{behind}
+advertised.listeners=PLAINTEXT://{HOST}:{self.port}{advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=PLAINTEXT
 controller.quorum.voters={voters}
 log.dirs={self.stand.folder}/data/{self.name}/log

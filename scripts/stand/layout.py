@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 
 # Offsets from the base port. A stand uses 240 ports: bases of two stands are at least 240 apart.
-PORTS = {"kafka": 0, "controller": 10, "redis": 20, "sentinel": 25, "postgres": 30, "nginx": 50, "gateway": 80, "router": 100, "storage": 120}
+PORTS = {"kafka": 0, "behind": 4, "proxy": 7, "controller": 10, "redis": 20, "sentinel": 25, "postgres": 30, "nginx": 50, "gateway": 80, "router": 100, "storage": 120}
 LINK = 100      # a Switchboard process's link port is this far above the one it listens on
 SPAN = 240
 ROLES = ("gateway", "router", "storage")

@@ -48,9 +48,12 @@ class Member:
 
     def home(self) -> Path:
         """The working directory."""
-        path = self.stand.folder / "data" / self.name
+        path = self.data_folder()
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def data_folder(self) -> Path:
+        return self.stand.folder / "data" / self.name
 
     def environment(self) -> dict[str, str]:
         # SWITCHBOARD_… are the server's own settings; those of the script must not reach it.

@@ -63,6 +63,9 @@ class Postgres(Member):
     def home(self):
         return self.data
 
+    def data_folder(self):
+        return self.data
+
     def command(self):
         return [str(binaries() / "postgres"), "-D", str(self.data)]
 

@@ -11,8 +11,8 @@
 //! are found: `tests/planted.rs`.
 //!
 //! **Deliberately absent.** Sockets, the HTTP upgrade, tokens' signatures; Kafka, Redis and databases, whose clients run their own contract
-//! suites. What they do is written down once more in [`faults`]: what differs from the engines is not found here but by the rows of
-//! `server/tests/cluster`.
+//! suites. What they do is written down once more in [`faults`]: what differs from the engines is not found here but by the rows of the
+//! crate `faults`.
 
 pub mod determinism;
 pub mod sim;

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::fitness::Unfit;
 use super::lease::{Answer, Judge, NODE_LEASE_US, Seen};
 use super::{Member, Members, Publisher, Role, Roles, Troubles, View};
 use crate::registry::redis::{KEPT_S, RedisLink, Script, node_of, text_of_node};
@@ -91,6 +92,8 @@ struct Text {
     /// Builds before this one say nothing of it.
     #[serde(default, skip_serializing_if = "Troubles::is_empty")]
     troubles: Troubles,
+    #[serde(default, skip_serializing_if = "Unfit::is_fit")]
+    unfit: Unfit,
 }
 
 /// Says of this process's partitions what the others are to know, with each renewal. Clones speak for the same process.
@@ -98,11 +101,11 @@ struct Text {
 pub struct Voice(Arc<Lease>);
 
 impl Voice {
-    /// From now on these are in trouble, and no others. Told at once when it changes.
-    pub fn say(&self, troubles: Troubles) {
+    /// From now on these are in trouble, and no others, and these roles cannot be filled here. Told at once when it changes.
+    pub fn say(&self, troubles: Troubles, unfit: Unfit) {
         let mut me = self.0.me.lock();
-        if me.troubles != troubles {
-            me.troubles = troubles;
+        if (&me.troubles, me.unfit) != (&troubles, unfit) {
+            (me.troubles, me.unfit) = (troubles, unfit);
             drop(me);
             self.0.changed.notify_one();
         }
@@ -220,8 +223,8 @@ async fn renew(lease: Arc<Lease>, publisher: Publisher) {
 }
 
 fn text_of(me: &Member) -> String {
-    let Member { node: _, name, roles, address, version, started_ms, troubles } = me.clone();
-    let text = Text { name, roles, address, version, started_ms, troubles };
+    let Member { node: _, name, roles, address, version, started_ms, troubles, unfit } = me.clone();
+    let text = Text { name, roles, address, version, started_ms, troubles, unfit };
     serde_json::to_string(&text).expect("strings, flags and numbers have a JSON form")
 }
 
@@ -231,8 +234,8 @@ fn read(request: u64, answer: Value) -> Result<Answer, RegistryError> {
     let (now_us, born_us, before_us, members, buried): Raw =
         redis::from_redis_value(answer).map_err(|_| RegistryError("an answer of the lease store is unreadable".into()))?;
     let seen = |(field, seen_us, since_us, text): (String, u64, u64, String)| {
-        let Text { name, roles, address, version, started_ms, troubles } = serde_json::from_str(&text).ok()?;
-        let member = Member { node: node_of(&field)?, name, roles, address, version, started_ms, troubles };
+        let Text { name, roles, address, version, started_ms, troubles, unfit } = serde_json::from_str(&text).ok()?;
+        let member = Member { node: node_of(&field)?, name, roles, address, version, started_ms, troubles, unfit };
         Some(Seen { member, seen_us, since_us })
     };
     let members = members.into_iter().filter_map(seen).collect();

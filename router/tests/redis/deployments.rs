@@ -67,6 +67,7 @@ async fn members_live(config: RedisConfig) {
             version: String::new(),
             started_ms: 0,
             troubles: Troubles::default(),
+            unfit: router::members::fitness::Unfit::default(),
         };
         Membership::join(link, me)
     };

@@ -9,6 +9,7 @@ pub(crate) mod config;
 mod audit;
 mod mend;
 mod owners;
+mod parts;
 mod roles;
 mod standing;
 mod watch;
@@ -76,7 +77,7 @@ pub(crate) async fn run(settings: Settings, cluster: Cluster) -> anyhow::Result<
     let (process, asked, membership, _links) = stand_up(&settings, cluster, node).await?;
     let gateway = Arc::clone(&process.gateway);
     tokio::spawn(Arc::clone(&gateway).run_background());
-    tokio::spawn(roles::tell_parts(Arc::clone(&process)));
+    tokio::spawn(parts::tell_parts(Arc::clone(&process)));
     tokio::spawn(roles::follow_members(Arc::clone(&process)));
     tokio::spawn(watch::watch(Arc::clone(&process)));
     let routes = http::routes(&gateway, Arc::new(move || metrics.render()));
@@ -139,6 +140,7 @@ async fn stand_up(
         version: env!("CARGO_PKG_VERSION").into(),
         started_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
         troubles: Troubles::default(),
+        unfit: router::members::fitness::Unfit::default(),
     };
     let membership = Membership::join(redis.clone(), member);
     let members = membership.members();

@@ -1,6 +1,6 @@
 //! What the roles do: routers and storage owners, each with its share of the partitions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +24,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::owners::{Ended, Owners, Share};
-use super::{Process, audit, watch};
+use super::{Process, audit};
 
 /// Requests to rewind that wait for one router.
 const REWINDS: usize = 16;
-/// How often the state of the parts is told to readiness.
-const TELL_EVERY: Duration = Duration::from_millis(500);
 
 impl Process {
     fn owners<S>(&self, kind: Kind, start: S) -> Owners<S> {
@@ -40,6 +38,9 @@ impl Process {
     fn share(&self, kind: Kind, count: u16, role: Lease) -> Share {
         let view = self.members.view();
         let live = view.live(role);
+        if view.steps_back(self.node, role) {
+            return Share { keep: Some(BTreeSet::new()), take: BTreeSet::new() };
+        }
         // not (or no longer) seen by the others: what is here goes on until it is refused
         if !view.may_acquire() || !live.contains(&self.node) {
             return Share::default();
@@ -157,44 +158,6 @@ async fn retain(process: &Process) {
         every.tick().await;
         if let Err(why) = retention::pass(&*process.store, policy.cutoff(now_ms())).await {
             tracing::warn!(%why, "retention failed and will be tried again");
-        }
-    }
-}
-
-/// Tells readiness which engine is away and since when, and everybody which partitions of this process are in trouble, for as long as it runs.
-pub(super) async fn tell_parts(process: Arc<Process>) {
-    let mut away: HashMap<String, u64> = HashMap::new();
-    let mut refused = None;
-    let mut every = tokio::time::interval(TELL_EVERY);
-    loop {
-        every.tick().await;
-        let mut parts = vec![("Kafka".to_owned(), process.log.is_reachable())];
-        parts.push((
-            gateway::canary::REGISTRY.to_owned(),
-            process.members.view().unreachable_since.is_none() && process.members.view().known,
-        ));
-        parts.extend(process.store.reachable().into_iter().map(|(name, up)| (format!("Postgres {name}"), up)));
-        for (name, up) in parts {
-            let why = if up {
-                away.remove(&name);
-                None
-            } else {
-                let since = *away.entry(name.clone()).or_insert_with(now_ms);
-                Some(format!("away for {} s", now_ms().saturating_sub(since) / 1000))
-            };
-            process.gateway.health.part(&name, why);
-        }
-        process.voice.say(process.troubled.all());
-        if process.cluster.has(super::Role::Gateway) {
-            let now = watch::refused(process.members.view().troubles());
-            if now != refused {
-                match &now {
-                    Some(what) => tracing::error!(what, "sends are refused where they would not get through"),
-                    None => tracing::info!("sends are taken everywhere again"),
-                }
-                process.gateway.health.part("sends", now.clone());
-                refused = now;
-            }
         }
     }
 }

@@ -10,10 +10,10 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use loadtest::actor::{Actor, Habits, Plan};
-use loadtest::audit;
 use loadtest::client::Target;
 use loadtest::process::Process;
 use loadtest::record::{ClientId, Entry, Recorder};
+use loadtest::settle;
 use loadtest::tls;
 use loadtest::tokens::{self, Account};
 use tempfile::TempDir;
@@ -215,16 +215,7 @@ pub(crate) fn actor(target: &Target, account: &Account, device: &str, recorder: 
 
 /// Waits until every actor passes the test, or says which does not.
 pub(crate) async fn all_reach(actors: &[Actor], what: &str, test: impl Fn(&loadtest::actor::Status) -> bool + Copy) {
-    let all = async {
-        for actor in actors {
-            actor.wait_until(test).await.unwrap_or_else(|why| panic!("{what}: {why}"));
-        }
-    };
-    if tokio::time::timeout(PATIENCE, all).await.is_err() {
-        let late: Vec<_> = actors.iter().filter(|actor| !test(&actor.status())).take(5).collect();
-        let late: Vec<_> = late.iter().map(|actor| format!("{}: {:?}", actor.client(), actor.status())).collect();
-        panic!("{what}: not reached within {PATIENCE:?} by {late:#?}");
-    }
+    settle::all_reach(actors, what, PATIENCE, test).await.unwrap_or_else(|why| panic!("{why:#}"));
 }
 
 /// Everything is settled; a fresh device of each user reads everything back; the old devices catch up to it and stop.
@@ -235,23 +226,6 @@ pub(crate) async fn settle_and_read_back(
     conversations: impl Fn(u64) -> Vec<String>,
     recorder: &Recorder,
 ) -> Vec<Entry> {
-    all_reach(&actors, "settled", |status| status.attached && status.unsettled == 0).await;
-    for account in accounts {
-        let (client, target) = (ClientId::new(account.user, "audit"), target.with_token(&account.token));
-        let conversations = conversations(account.user);
-        let read = audit::read_back(&target, &client, &conversations, recorder);
-        let read = tokio::time::timeout(PATIENCE, read).await.expect("the mailbox is read in time");
-        let head = read.unwrap_or_else(|error| panic!("reading {client} back: {error}"));
-        let own: Vec<_> = actors.iter().filter(|actor| actor.client().user == account.user).collect();
-        for actor in own {
-            let caught_up = tokio::time::timeout(PATIENCE, actor.wait_until(|status| status.cursor >= head)).await;
-            caught_up
-                .unwrap_or_else(|_| panic!("{} stays behind {head}: {:?}", actor.client(), actor.status()))
-                .expect("it lives");
-        }
-    }
-    for actor in actors {
-        actor.stop().await.expect("no actor panics");
-    }
-    recorder.recording().expect("the recording is whole")
+    let read = settle::read_back(target, accounts, actors, (conversations, PATIENCE), recorder).await;
+    read.unwrap_or_else(|why| panic!("{why:#}"))
 }

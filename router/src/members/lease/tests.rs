@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::members::fitness::Unfit;
 use crate::members::{Members, Role, Roles, Troubles};
 use crate::registry::Registration;
 
@@ -23,6 +24,7 @@ fn seen(node: NodeId, seen_us: u64, since_us: u64) -> Seen {
         version: String::new(),
         started_ms: 0,
         troubles: Troubles::default(),
+        unfit: Unfit::default(),
     };
     Seen { member, seen_us, since_us }
 }
@@ -278,5 +280,19 @@ proptest! {
                 store.now += SECOND / 20;
             }
         }
+    }
+}
+
+#[test]
+fn who_says_that_it_is_unfit_is_so_for_everybody_after_a_while() {
+    let mut judge = calm(&[node(1), node(2)]);
+    for (request, after, lives) in [(101, 2_500_000, true), (102, 3_000_000, false)] {
+        let now = START + after;
+        let mut two = seen(node(2), now, 2 * SECOND);
+        two.member.unfit.storage = Some(START);
+        let view = judge.heard(answer(request, now, vec![seen(node(1), now, 2 * SECOND), two]), Instant::now());
+        assert_eq!(view.live(Role::Storage).contains(&node(2)), lives, "{after}");
+        assert_eq!(view.steps_back(node(2), Role::Storage), !lives, "{after}");
+        assert!(view.live(Role::Router).contains(&node(2)), "the other role is as it was");
     }
 }
