@@ -59,9 +59,19 @@ pub(crate) async fn under_load<F: Future<Output = Result<()>>>(stand: &Stand, lo
     let faults = stand.end_recording();
     done?;
     let Some(actors) = Arc::into_inner(actors) else { bail!("somebody still sends") };
-    last_words(&actors, &accounts, &recorder, &sends).await?;
     let conversations = |user| accounts.iter().map(|other| direct_name(user, other.user)).collect();
-    let entries = read_back(&targets[0], &accounts, actors, (conversations, PATIENCE), &recorder).await?;
+    let read = async {
+        last_words(&actors, &accounts, &recorder, &sends).await?;
+        read_back(&targets[0], &accounts, actors, (conversations, PATIENCE), &recorder).await
+    };
+    let entries = match read.await {
+        Ok(entries) => entries,
+        // what waits for ever may be what was lost
+        Err(why) => {
+            let path = keep(&stand.folder, load.row, &recorder.recording()?)?;
+            return Err(why.context(format!("recording: {}", path.display())));
+        }
+    };
     let verdict = judge(&entries, Expect::sends(usize::try_from(sends.load(Ordering::Relaxed))?));
     if !verdict.is_clean() {
         bail!("{verdict}\nrecording: {}", keep(&stand.folder, load.row, &entries)?.display());

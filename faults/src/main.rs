@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use tokio::time::Instant;
 
@@ -120,6 +120,7 @@ impl Cluster {
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let Arguments { what, cluster } = Arguments::parse();
+    let ledger = cluster.ledger.as_deref().map(Ledger::open).transpose()?;
     let sum = match what {
         What::List => {
             for Row { name, what, when, .. } in ROWS {
@@ -131,19 +132,19 @@ async fn main() -> Result<ExitCode> {
             let unknown = names.iter().find(|name| ROWS.iter().all(|row| row.name != name.as_str()));
             ensure!(unknown.is_none(), "no such row: {}; `faults list` shows them", unknown.map_or("", String::as_str));
             let stand = Stand::up(cluster.layout()?)?;
-            run_rows(&stand, |row| wanted(row, &names, long), rounds).await?
+            run_rows(&stand, |row| wanted(row, &names, long), rounds).await
         }
         What::Soak { slices, minutes, every, rate, seed } => {
             let seed = seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
             let slice = Duration::from_secs_f64(minutes * 60.0);
             let plan = soak::Plan { slices, slice, every_s: every..2.0 * every, rate, seed };
             let stand = Stand::up(cluster.layout()?)?;
-            run_soak(&stand, &plan).await?
+            run_soak(&stand, &plan).await
         }
     };
     println!("{sum}");
-    if let Some(file) = &cluster.ledger {
-        Ledger::open(file)?.add(&sum).with_context(|| format!("the ledger in {}", file.display()))?;
+    if let Some(ledger) = ledger {
+        ledger.add(&sum)?;
     }
     Ok(if sum.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -153,24 +154,22 @@ fn wanted(row: &Row, names: &[String], long: bool) -> bool {
     names.iter().any(|name| name == row.name) || (names.is_empty() && usual)
 }
 
-async fn run_rows(stand: &Stand, wanted: impl Fn(&Row) -> bool, rounds: u32) -> Result<Sum> {
+async fn run_rows(stand: &Stand, wanted: impl Fn(&Row) -> bool, rounds: u32) -> Sum {
     let mut sum = Sum::new(format!("rows, {} of Kafka's brokers", stand.brokers));
     for _ in 0..rounds {
         for row in ROWS.iter().filter(|row| wanted(row)) {
             let began = Instant::now();
             let outcome = (row.run)(stand).await;
             tell(&mut sum, (row.name, row.what), began.elapsed(), outcome);
-            if sum.last_failed() {
-                stand.heal().await?;
-            } else {
-                stand.all_ready().await?;
+            if !goes_on(stand, &mut sum).await {
+                return sum;
             }
         }
     }
-    Ok(sum)
+    sum
 }
 
-async fn run_soak(stand: &Stand, plan: &soak::Plan) -> Result<Sum> {
+async fn run_soak(stand: &Stand, plan: &soak::Plan) -> Sum {
     let soak::Plan { slices, slice, every_s, rate, seed } = plan;
     let mut sum = Sum::new(format!("soak, seed {seed}, slices of {slice:.0?} at {rate}/s"));
     for number in 0..*slices {
@@ -178,11 +177,21 @@ async fn run_soak(stand: &Stand, plan: &soak::Plan) -> Result<Sum> {
         let outcome = soak::slice(stand, plan, number).await.map(Outcome::from);
         let name = format!("{seed}+{number}");
         tell(&mut sum, (&name, &format!("a fault every {:.0} to {:.0} s", every_s.start, every_s.end)), began.elapsed(), outcome);
-        if sum.last_failed() {
-            stand.heal().await?;
+        if !goes_on(stand, &mut sum).await {
+            break;
         }
     }
-    Ok(sum)
+    sum
+}
+
+/// The cluster is well again for what comes next; if not, that is in the sum.
+async fn goes_on(stand: &Stand, sum: &mut Sum) -> bool {
+    let well = if sum.last_failed() { stand.heal().await } else { stand.all_ready().await };
+    if let Err(why) = &well {
+        println!("the cluster is not well again, the run ends: {why:#}");
+        sum.failed("afterwards", why);
+    }
+    well.is_ok()
 }
 
 /// Prints what a row or a slice saw, and adds it up.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::RngExt as _;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -116,23 +117,34 @@ async fn both_ways(client: TcpStream, server: TcpStream, orders: Orders) {
         let _ = stream.set_nodelay(true);
     }
     let (mut resets, counter) = (orders.resets.clone(), orders.clone());
+    let handles = [&client, &server].map(|stream| SockRef::from(stream).try_clone());
     let ((from, to), (back_from, back_to)) = (client.into_split(), server.into_split());
     let there = tokio::spawn(forward(from, back_to, orders.clone()));
     let back = tokio::spawn(forward(back_from, to, orders));
+    let both = async { tokio::join!(there, back) };
+    tokio::pin!(both);
     tokio::select! {
-        _ = async { tokio::join!(there, back) } => {}
-        // both halves notice it too, and end with a reset
-        _ = resets.changed() => counter.touch(),
+        _ = &mut both => {}
+        _ = resets.changed() => {
+            counter.touch();
+            for handle in handles.iter().flatten() {
+                // closed then, it sends a reset instead of an end (SO_LINGER 0)
+                let _ = handle.set_linger(Some(Duration::ZERO));
+            }
+            // both directions notice it too
+            let _ = both.await;
+        }
     }
 }
 
 /// One direction, until it ends or is reset. Its end is passed on; a reset is one for both sides.
-async fn forward(from: OwnedReadHalf, to: OwnedWriteHalf, mut orders: Orders) {
+async fn forward(from: OwnedReadHalf, mut to: OwnedWriteHalf, mut orders: Orders) {
     let (pieces, due) = mpsc::channel(UNDER_WAY);
     let (reading, writing) = (orders.clone(), orders.clone());
     tokio::select! {
-        _ = async { tokio::join!(read(from, pieces, reading), write(to, due, writing)) } => {}
-        _ = orders.resets.changed() => {}
+        _ = async { tokio::join!(read(from, pieces, reading), write(&mut to, due, writing)) } => {}
+        // dropped as it is, it would say an orderly end first
+        _ = orders.resets.changed() => to.forget(),
     }
 }
 
@@ -161,7 +173,7 @@ fn delay(trouble: Trouble) -> Duration {
     lost + Duration::from_millis(rng.random_range(50..150))
 }
 
-async fn write(mut to: OwnedWriteHalf, mut due: mpsc::Receiver<(Instant, Vec<u8>)>, mut orders: Orders) {
+async fn write(to: &mut OwnedWriteHalf, mut due: mpsc::Receiver<(Instant, Vec<u8>)>, mut orders: Orders) {
     while let Some((at, piece)) = due.recv().await {
         sleep_until(at).await;
         let Ok(now) = orders.trouble.wait_for(|trouble| *trouble != Trouble::Cut).await.map(|now| *now) else { return };
@@ -233,7 +245,7 @@ mod tests {
         let mut old = TcpStream::connect(proxy.address).await.unwrap();
         comes_back(&mut old, b"before").await.unwrap();
         proxy.reset();
-        assert!(!matches!(old.read(&mut [0; 1]).await, Ok(1..)), "it has ended");
+        assert_eq!(old.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(proxy.touched(), 1);
         let mut new = TcpStream::connect(proxy.address).await.unwrap();
         comes_back(&mut new, b"after").await.unwrap();

@@ -73,6 +73,16 @@ impl Seen {
             faults,
         }
     }
+
+    /// Each thing that was done was felt by somebody.
+    ///
+    /// # Errors
+    /// When one was not: then it has not bitten.
+    pub(crate) fn all_felt(self) -> anyhow::Result<Self> {
+        let not = self.faults.iter().find(|fault| fault.felt.is_none());
+        anyhow::ensure!(not.is_none(), "{}: no message was late, it did not bite", not.map_or("", |fault| &fault.what));
+        Ok(self)
+    }
 }
 
 impl fmt::Display for Seen {
@@ -122,14 +132,15 @@ fn messages(entries: &[Entry]) -> Vec<(Duration, Duration)> {
     all.into_values().map(|(sent, shown)| (Duration::from_micros(sent), Duration::from_micros(shown))).collect()
 }
 
-/// Each late message is the last fault's before it was sent, or, if there was none yet, the first one's while it was on its way.
+/// Each late message is the last fault's before it became late, or, if there was none yet, the first one's while it was on its way. (That somebody has
+/// died at a place in the code is noticed a moment after it.)
 fn felt(messages: &[(Duration, Duration)], faults: Vec<(Duration, String)>) -> Vec<Fault> {
     let mut faults: Vec<_> = faults.into_iter().map(|(at, what)| Fault { what, at, felt: None }).collect();
     for (sent, shown) in messages {
         if shown.saturating_sub(*sent) <= LATE {
             continue;
         }
-        let before = faults.iter().rposition(|fault| fault.at <= *sent);
+        let before = faults.iter().rposition(|fault| fault.at <= *sent + LATE);
         let Some(fault) = before.or_else(|| faults.iter().position(|fault| fault.at <= *shown)).map(|at| &mut faults[at]) else {
             continue;
         };
@@ -164,10 +175,10 @@ mod tests {
     #[test]
     fn a_late_message_is_put_down_to_the_fault_before_it() {
         let faults = vec![(10 * S, "one".to_owned()), (20 * S, "two".to_owned()), (30 * S, "three".to_owned())];
-        // in time; late, sent before the first fault; late after the first; on its way over the second; in time after the third
-        let messages = [(S, S), (9 * S, 12 * S), (11 * S, 14 * S), (19 * S, 26 * S), (31 * S, 31 * S)];
+        // in time; late, sent before the first fault; late after the first; late before the second; late by the second; in time after the third
+        let messages = [(S, S), (9 * S, 12 * S), (11 * S, 14 * S), (19 * S, 26 * S), (20 * S - LATE, 23 * S), (31 * S, 31 * S)];
         let felt: Vec<_> = felt(&messages, faults).into_iter().map(|fault| fault.felt).collect();
-        assert_eq!(felt, [Some(16 * S), None, None]);
+        assert_eq!(felt, [Some(16 * S), Some(3 * S), None]);
     }
 
     #[test]

@@ -112,7 +112,7 @@ async fn happen(stand: &Stand, what: Happening) -> Result<()> {
 
 /// One slice: the `number`th of its plan.
 pub(crate) async fn slice(stand: &Stand, plan: &Plan, number: u32) -> Result<Seen> {
-    let mut rng = StdRng::seed_from_u64(plan.seed.wrapping_add(u64::from(number)));
+    let mut rng = StdRng::seed_from_u64(plan.seed ^ (u64::from(number) << 32));
     let name = format!("soak-{}-{number}", plan.seed);
     let load = Load { row: &name, gateways: &GATEWAYS, users: USERS, rate: plan.rate };
     let seen = under_load(stand, load, async {

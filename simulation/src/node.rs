@@ -80,7 +80,7 @@ impl Node {
             version: String::new(),
             started_ms: sim.now_ms(),
             troubles: router::members::Troubles::default(),
-            unfit: router::members::fitness::Unfit::default(),
+            reach: None,
         };
         process.spawn(lease::renew(Arc::clone(&world.redis), Arc::clone(&process), (me, publisher), Arc::clone(sim)));
         let links = Links::new(id, &process, sim, &world.book, members.clone());

@@ -34,7 +34,7 @@ async fn killed_for(stand: &Stand, row: &str, name: &str, dead: Duration) -> Res
         Ok(())
     })
     .await?;
-    Ok(seen.into())
+    Ok(seen.all_felt()?.into())
 }
 
 /// With one of three brokers there is no quorum: nothing may be accepted until another one is back.
@@ -62,6 +62,8 @@ pub(crate) async fn two_brokers_killed(stand: &Stand) -> Result<Outcome> {
 }
 
 pub(crate) async fn redis_flushed(stand: &Stand) -> Result<Outcome> {
+    let entered = || stand.metric("gateway-1", "switchboard_sessions_entered_again_total", "");
+    let before = entered();
     let seen = under_load(stand, usual("F6a"), async {
         for _ in 0..3 {
             sleep(BEFORE).await;
@@ -71,6 +73,7 @@ pub(crate) async fn redis_flushed(stand: &Stand) -> Result<Outcome> {
         Ok(())
     })
     .await?;
+    ensure!(entered() > before, "no gateway has noticed that Redis was empty");
     Ok(seen.into())
 }
 
@@ -95,7 +98,7 @@ pub(crate) async fn redis_stands_still(stand: &Stand) -> Result<Outcome> {
         Ok(())
     })
     .await?;
-    Ok(seen.into())
+    Ok(seen.all_felt()?.into())
 }
 
 pub(crate) async fn each_stands_still(stand: &Stand) -> Result<Outcome> {
@@ -118,7 +121,7 @@ async fn stand_still(stand: &Stand, row: &str, still: Duration) -> Result<Outcom
             Ok(())
         })
         .await?;
-        stretches.push(seen);
+        stretches.push(seen.all_felt()?);
     }
     Ok(Outcome { seen: stretches, more: String::new() })
 }

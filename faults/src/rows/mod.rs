@@ -13,6 +13,8 @@ mod clients;
 
 mod operator;
 
+mod health;
+
 mod mended;
 
 mod pair;
@@ -94,7 +96,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("F9", "devices that never read", Long, clients::never_read),
     row!("F10", "a gateway is cut off from its engines and from those who push to it", Always, network::gateway_cut_off),
     row!("F10w", "a router and an owner are cut off from their engines", Long, network::workers_cut_off),
-    row!("F10l", "a router and an owner are cut off from their engines for 30 s", Long, network::workers_cut_off_long),
+    row!("F10l", "a router and an owner are cut off from their engines for 40 s", Long, network::workers_cut_off_long),
     row!("F12", "links are slow, lossy, sliced into bytes, reset", Long, network::bad_links),
     row!("F13k", "the disk of the broker is full", Named, disk::broker_full),
     row!("F13p", "the disk of a database is full", Named, disk::database_full),
@@ -104,6 +106,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("J1", "processes join and leave", Always, operator::join_and_leave),
     row!("S1", "one device attaches at two gateways", Always, clients::one_device_twice),
     row!("A1", "devices attach elsewhere while their events are on the way", Always, ours::attach_elsewhere),
+    row!("H1", "all of a kind stands still, and health says so", Long, health::standstill_is_seen),
     row!("M1", "records nobody can read stop a router and an owner", Long, mended::stopped),
     row!("M2", "nobody routes and nobody stores for longer than half of what the log keeps", Long, mended::late),
     row!("M3", "the mailboxes of a shard are other ones", Always, mended::stream_epoch),

@@ -79,6 +79,9 @@ pub(crate) async fn join_and_leave(stand: &Stand) -> Result<Outcome> {
         Ok(())
     })
     .await?;
-    stand.until("everything is owned again", || (owned("storage-1") + owned("storage-2") - 24.0).abs() < 0.5).await?;
+    for (kind, all) in [("storage", 24.0), ("router", 12.0)] {
+        let both = || stand.members(kind).iter().map(|name| owned(name)).sum::<f64>();
+        stand.until(&format!("all partitions of {kind} are owned again"), || (both() - all).abs() < 0.5).await?;
+    }
     Ok((seen, format!("the new ones had their share after {took:.1?}")).into())
 }

@@ -53,7 +53,13 @@ pub(crate) struct Stand {
     /// Incarnation of the log.
     log_epoch: Cell<u16>,
     /// While there is load: its recording, and what was done to the cluster.
-    recording: RefCell<Option<(Recorder, Vec<(Duration, String)>)>>,
+    recording: RefCell<Option<Recording>>,
+}
+
+/// What clients see, and what was done to the cluster meanwhile.
+struct Recording {
+    recorder: Recorder,
+    faults: Vec<(Duration, String)>,
 }
 
 impl Stand {
@@ -106,25 +112,25 @@ impl Stand {
     /// A new recording.
     pub(crate) fn begin_recording(&self) -> Recorder {
         let recorder = Recorder::in_memory();
-        self.recording.replace(Some((recorder.clone(), Vec::new())));
+        self.recording.replace(Some(Recording { recorder: recorder.clone(), faults: Vec::new() }));
         recorder
     }
 
     /// Something is done to the cluster, now.
     pub(crate) fn fault(&self, what: String) {
-        if let Some((recorder, faults)) = self.recording.borrow_mut().as_mut() {
+        if let Some(Recording { recorder, faults }) = self.recording.borrow_mut().as_mut() {
             faults.push((Duration::from_micros(recorder.now_us()), what));
         }
     }
 
     /// How many things of the recording under way pass the test.
     pub(crate) fn count(&self, test: impl Fn(&loadtest::record::Entry) -> bool) -> usize {
-        self.recording.borrow().as_ref().map_or(0, |(recorder, _)| recorder.count(test))
+        self.recording.borrow().as_ref().map_or(0, |recording| recording.recorder.count(test))
     }
 
     /// What was done since [`Self::begin_recording`].
     pub(crate) fn end_recording(&self) -> Vec<(Duration, String)> {
-        self.recording.take().map(|(_, faults)| faults).unwrap_or_default()
+        self.recording.take().map(|recording| recording.faults).unwrap_or_default()
     }
 
     // --- who and where ---
@@ -244,6 +250,10 @@ impl Stand {
                 let _ = self.run(&["resume", &name])?;
                 self.cluster(&["start", &name])?;
             }
+        }
+        for name in ["storage-3", "router-3"] {
+            // only a row that was cut short has left them
+            let _ = self.run(&["remove", name])?;
         }
         self.all_ready().await
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Member, Role, View};
+use super::{Member, View};
 use crate::registry::NodeId;
 
 /// A member counts for its roles while it was seen within this.
@@ -123,8 +123,7 @@ fn judge(answer: Answer, calm_us: u64, before: &View) -> View {
             view.members.push(seen.member.clone());
             if acts(seen, now_us, born_us) {
                 view.acting.push(node);
-                let roles = [Role::Router, Role::Storage].into_iter();
-                view.unfit.extend(roles.filter(|role| seen.member.unfit.counts(*role, now_us)).map(|role| (node, role)));
+                view.reach.extend(seen.member.reach.as_ref().map(|reach| (node, reach.settled(now_us))));
             }
         }
     }
@@ -137,8 +136,6 @@ fn judge(answer: Answer, calm_us: u64, before: &View) -> View {
     view.members.sort_unstable_by_key(|member| member.node);
     view.acting.sort_unstable();
     view.acting.dedup();
-    view.unfit.sort_unstable();
-    view.unfit.dedup();
     view
 }
 
@@ -153,7 +150,8 @@ fn keep(view: &mut View, before: &View) {
     }
     let kept = before.acting.iter().filter(|node| view.members.iter().any(|member| member.node == **node));
     view.acting.extend(kept);
-    view.unfit.extend(before.unfit.iter().copied());
+    let said: Vec<_> = view.reach.iter().map(|(node, _)| *node).collect();
+    view.reach.extend(before.reach.iter().filter(|(node, _)| !said.contains(node)).cloned());
 }
 
 #[cfg(test)]

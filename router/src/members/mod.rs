@@ -8,13 +8,12 @@
 //! - **Hold-off, 2 s**: after the store was found empty, went back in time, or was away for this process, nothing new is taken; what one has
 //!   is kept. So nobody takes everything because the others have not come back yet.
 //! - **Unreachable**: the view freezes. Who cannot renew goes on with what it has and takes nothing new.
-//! - **Unfit**: who renews but cannot reach what a role works on (the log, a database) says so, and others take its partitions, unless they
-//!   all say it ([`fitness`]).
+//! - **Reach**: who renews and does not reach what a partition needs (the log, its database) says so, and others take it ([`reach`]).
 //!
 //! Leases only decide who tries; what is safe stands on the compare-and-set in storage and on the chain.
 
-pub mod fitness;
 pub mod lease;
+pub mod reach;
 pub mod redis;
 pub mod trouble;
 
@@ -28,8 +27,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::registry::{NodeId, Registration};
-use fitness::Unfit;
 use lease::NODE_LEASE_US;
+use reach::{Reach, Settled};
 pub(crate) use redis::bury;
 pub use redis::{Membership, Voice, look};
 pub use trouble::{Trouble, Troubles};
@@ -99,8 +98,8 @@ pub struct Member {
     pub started_ms: u64,
     /// Partitions it works on that must not get more.
     pub troubles: Troubles,
-    /// Roles it cannot fill now.
-    pub unfit: Unfit,
+    /// What it reaches; builds before this one say nothing of it.
+    pub reach: Option<Reach>,
 }
 
 /// What a process knows of the cluster. Compares equal as long as nothing changes that anybody acts on.
@@ -112,8 +111,8 @@ pub struct View {
     pub dead: Vec<NodeId>,
     /// Those of [`Self::members`] whose role lease stands.
     acting: Vec<NodeId>,
-    /// Those of [`Self::acting`] that have said for long enough that they cannot fill a role.
-    unfit: Vec<(NodeId, Role)>,
+    /// What those of [`Self::acting`] have said for long enough of what they reach.
+    reach: Vec<(NodeId, Settled)>,
     /// Nothing new may be taken now.
     pub hold_off: bool,
     /// Whether an answer has ever come.
@@ -127,22 +126,22 @@ pub struct View {
 }
 
 impl View {
-    /// Live members of a role that can fill it, sorted; all live ones when none can. Every process that reads the same store has the same list
-    /// within about half a second.
+    /// Live members of a role, sorted. Every process that reads the same store has the same list within about half a second.
     pub fn live(&self, role: Role) -> Vec<NodeId> {
-        let all = self.acting(role);
-        let fit: Vec<_> = all.iter().copied().filter(|node| !self.unfit.contains(&(*node, role))).collect();
-        if fit.is_empty() { all } else { fit }
-    }
-
-    fn acting(&self, role: Role) -> Vec<NodeId> {
         let holds = |member: &&Member| member.roles.has(role) && self.acting.binary_search(&member.node).is_ok();
         self.members.iter().filter(holds).map(|member| member.node).collect()
     }
 
-    /// Whether this member gives back what it has of a role: it lives and is unfit, and others are not.
-    pub fn steps_back(&self, node: NodeId, role: Role) -> bool {
-        self.unfit.contains(&(node, role)) && !self.live(role).contains(&node)
+    /// Live members of a role that reach these parts, sorted: those of whom nothing else is known, if there is one of whom it is known for long;
+    /// else all live ones. Equal for all as [`Self::live`] is.
+    pub fn able(&self, role: Role, needs: &[&str]) -> Vec<NodeId> {
+        let mut able = self.live(role);
+        let word = |node: &NodeId| self.reach.iter().find(|(of, _)| of == node).map(|(_, settled)| settled);
+        let all_speak = able.iter().all(|node| word(node).is_some());
+        if all_speak && able.iter().any(|node| word(node).is_some_and(|settled| settled.proven(needs))) {
+            able.retain(|node| word(node).is_some_and(|settled| !settled.unable(needs)));
+        }
+        able
     }
 
     /// Where a node is reached, while its node lease stands.
@@ -270,7 +269,7 @@ mod tests {
             version: String::new(),
             started_ms: 0,
             troubles: Troubles::default(),
-            unfit: Unfit::default(),
+            reach: None,
         }
     }
 
@@ -306,20 +305,6 @@ mod tests {
         publisher.publish(fixed_view(vec![says, member(2, Roles::ALL)]), 0);
         assert!(changes.has_changed().unwrap());
         assert_eq!(of(Kind::Messages, 3), None);
-    }
-
-    #[test]
-    fn who_cannot_fill_a_role_has_no_part_in_it_unless_nobody_can() {
-        let [one, two] = [1, 2].map(|node| NodeId { node, boot: u64::from(node) });
-        let mut view = fixed_view(vec![member(1, Roles::ALL), member(2, Roles::ALL)]);
-        view.unfit = vec![(one, Role::Storage)];
-        assert_eq!((view.live(Role::Storage), view.live(Role::Router)), (vec![two], vec![one, two]));
-        assert!(
-            view.steps_back(one, Role::Storage) && !view.steps_back(one, Role::Router) && !view.steps_back(two, Role::Storage)
-        );
-        view.unfit.push((two, Role::Storage));
-        assert_eq!(view.live(Role::Storage), [one, two], "nothing is won by moving work from one to the other");
-        assert!(!view.steps_back(one, Role::Storage) && !view.steps_back(two, Role::Storage));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::fitness::Unfit;
 use super::lease::{Answer, Judge, NODE_LEASE_US, Seen};
+use super::reach::Reach;
 use super::{Member, Members, Publisher, Role, Roles, Troubles, View};
 use crate::registry::redis::{KEPT_S, RedisLink, Script, node_of, text_of_node};
 use crate::registry::{NodeId, RegistryError};
@@ -92,20 +92,21 @@ struct Text {
     /// Builds before this one say nothing of it.
     #[serde(default, skip_serializing_if = "Troubles::is_empty")]
     troubles: Troubles,
-    #[serde(default, skip_serializing_if = "Unfit::is_fit")]
-    unfit: Unfit,
+    #[serde(default)]
+    reach: Option<Reach>,
 }
 
-/// Says of this process's partitions what the others are to know, with each renewal. Clones speak for the same process.
+/// Says of this process's partitions and of what it reaches what the others are to know, with each renewal. Clones speak for the same process.
 #[derive(Clone)]
 pub struct Voice(Arc<Lease>);
 
 impl Voice {
-    /// From now on these are in trouble, and no others, and these roles cannot be filled here. Told at once when it changes.
-    pub fn say(&self, troubles: Troubles, unfit: Unfit) {
+    /// From now on these are in trouble, and no others, and this is what it reaches. Told at once when it changes.
+    pub fn say(&self, troubles: Troubles, reach: Reach) {
         let mut me = self.0.me.lock();
-        if (&me.troubles, me.unfit) != (&troubles, unfit) {
-            (me.troubles, me.unfit) = (troubles, unfit);
+        let reach = Some(reach);
+        if (&me.troubles, &me.reach) != (&troubles, &reach) {
+            (me.troubles, me.reach) = (troubles, reach);
             drop(me);
             self.0.changed.notify_one();
         }
@@ -223,8 +224,8 @@ async fn renew(lease: Arc<Lease>, publisher: Publisher) {
 }
 
 fn text_of(me: &Member) -> String {
-    let Member { node: _, name, roles, address, version, started_ms, troubles, unfit } = me.clone();
-    let text = Text { name, roles, address, version, started_ms, troubles, unfit };
+    let Member { node: _, name, roles, address, version, started_ms, troubles, reach } = me.clone();
+    let text = Text { name, roles, address, version, started_ms, troubles, reach };
     serde_json::to_string(&text).expect("strings, flags and numbers have a JSON form")
 }
 
@@ -234,8 +235,8 @@ fn read(request: u64, answer: Value) -> Result<Answer, RegistryError> {
     let (now_us, born_us, before_us, members, buried): Raw =
         redis::from_redis_value(answer).map_err(|_| RegistryError("an answer of the lease store is unreadable".into()))?;
     let seen = |(field, seen_us, since_us, text): (String, u64, u64, String)| {
-        let Text { name, roles, address, version, started_ms, troubles, unfit } = serde_json::from_str(&text).ok()?;
-        let member = Member { node: node_of(&field)?, name, roles, address, version, started_ms, troubles, unfit };
+        let Text { name, roles, address, version, started_ms, troubles, reach } = serde_json::from_str(&text).ok()?;
+        let member = Member { node: node_of(&field)?, name, roles, address, version, started_ms, troubles, reach };
         Some(Seen { member, seen_us, since_us })
     };
     let members = members.into_iter().filter_map(seen).collect();

@@ -67,7 +67,7 @@ async fn members_live(config: RedisConfig) {
             version: String::new(),
             started_ms: 0,
             troubles: Troubles::default(),
-            unfit: router::members::fitness::Unfit::default(),
+            reach: None,
         };
         Membership::join(link, me)
     };

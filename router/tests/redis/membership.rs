@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::UserId;
 use router::assign::Kind;
-use router::members::fitness::Unfit;
+use router::members::reach::{Observer, Reach};
 use router::members::{Member, Members, Membership, Role, Roles, Trouble, Troubles, look};
 use router::registry::redis::{RedisConfig, RedisLink, RedisRegistry};
 use router::registry::{NodeId, Registry};
@@ -29,7 +29,7 @@ fn join(config: &RedisConfig, node: NodeId) -> (Membership, RedisLink) {
         version: "1".into(),
         started_ms: 1,
         troubles: Troubles::default(),
-        unfit: Unfit::default(),
+        reach: None,
     };
     (Membership::join(link.clone(), me), link)
 }
@@ -169,7 +169,7 @@ async fn what_a_member_says_of_its_partitions_is_heard_and_heard_again_after_a_f
     may_acquire(&members).await;
     let mut troubles = Troubles::default();
     troubles.set(Kind::Messages, 3, Trouble::Stopped);
-    one.voice().say(troubles.clone(), Unfit::default());
+    one.voice().say(troubles.clone(), Reach::default());
     let hears = async || members.view().troubles().of(Kind::Messages, 3) == Some(Trouble::Stopped);
     println!("a word is heard after {:?}", until("it is heard", hears).await);
     command::<()>(&server.url(), &["FLUSHALL"]).await;
@@ -181,12 +181,14 @@ async fn what_a_member_says_of_its_partitions_is_heard_and_heard_again_after_a_f
     assert_eq!(seen.live(Role::Router), [node(1), node(2)]);
     let says = |number| seen.members.iter().find(|member| member.node == node(number)).map(|member| member.troubles.clone());
     assert_eq!((says(1), says(2)), (Some(troubles), Some(Troubles::default())));
-    let unfit = Unfit { storage: Some(members.heard_us()), ..Unfit::default() };
-    one.voice().say(Troubles::default(), unfit);
-    println!("an unfit member has lost its role after {:?}", sees(&members, Role::Storage, &[node(2)]).await);
-    assert_eq!(members.view().live(Role::Router), [node(1), node(2)], "the other one is as it was");
-    one.voice().say(Troubles::default(), Unfit::default());
-    sees(&members, Role::Storage, &[node(1), node(2)]).await;
+    let reach =
+        |there: bool| Observer::default().look(&[("log".to_owned(), there)], tokio::time::Instant::now(), members.heard_us());
+    two.voice().say(Troubles::default(), reach(true));
+    one.voice().say(Troubles::default(), reach(false));
+    let able = async |who: &[NodeId]| until("able", async || members.view().able(Role::Storage, &["log"]) == who).await;
+    println!("who does not reach the log has no share after {:?}", able(&[node(2)]).await);
+    one.voice().say(Troubles::default(), reach(true));
+    able(&[node(1), node(2)]).await;
     until("it is taken back", async || members.view().troubles().is_empty()).await;
     drop(one);
     until("who is silent is not there", async || look(&link).await.unwrap().members.len() == 1).await;

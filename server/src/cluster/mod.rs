@@ -140,7 +140,7 @@ async fn stand_up(
         version: env!("CARGO_PKG_VERSION").into(),
         started_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
         troubles: Troubles::default(),
-        unfit: router::members::fitness::Unfit::default(),
+        reach: None,
     };
     let membership = Membership::join(redis.clone(), member);
     let members = membership.members();

@@ -1,52 +1,54 @@
-//! Which engines this process reaches: readiness is told, and the other processes, who take its partitions when they reach what it does not.
+//! Which engines this process reaches: readiness is told, and the other processes, who take the partitions that need what it does not reach.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::node::now_ms;
-use router::members::fitness::{Fitness, Unfit};
+use router::members::reach::{Observer, Reach};
 use tokio::time::Instant;
 
 use super::{Process, Role, watch};
 
 /// How often it is looked and told.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+/// The log, in what members say.
+pub(super) const LOG: &str = "log";
 
-/// The fitness of this process for its roles.
-#[derive(Default)]
-struct Fit {
-    router: Fitness,
-    storage: Fitness,
-    said: Unfit,
+/// A database, in what members say.
+pub(super) fn database(name: &str) -> String {
+    format!("database {name}")
 }
 
-impl Fit {
-    fn look(&mut self, process: &Process) -> Unfit {
-        let (now, now_us) = (Instant::now(), process.members.heard_us());
-        let log = process.log.is_reachable();
-        let databases = process.store.reachable().iter().all(|(_, up)| *up);
-        let unfit = Unfit {
-            router: self.router.look(log, now, now_us).filter(|_| process.cluster.has(Role::Router)),
-            storage: self.storage.look(log && databases, now, now_us).filter(|_| process.cluster.has(Role::Storage)),
-        };
-        if unfit != self.said {
-            if unfit.is_fit() {
-                tracing::info!("this process can fill its roles again");
+/// What this process says of what it reaches.
+#[derive(Default)]
+struct Word {
+    observer: Observer,
+    away: Vec<String>,
+}
+
+impl Word {
+    fn look(&mut self, process: &Process) -> Reach {
+        let databases = process.store.reachable().into_iter().map(|(name, up)| (database(&name), up));
+        let parts: Vec<_> = std::iter::once((LOG.to_owned(), process.log.is_reachable())).chain(databases).collect();
+        let reach = self.observer.look(&parts, Instant::now(), process.members.heard_us());
+        let away: Vec<_> = reach.away().into_iter().map(str::to_owned).collect();
+        if away != self.away {
+            if away.is_empty() {
+                tracing::info!("this process reaches everything");
             } else {
-                let (router, storage) = (unfit.router.is_some(), unfit.storage.is_some());
-                tracing::error!(
-                    router,
-                    storage,
-                    "this process does not reach what its roles work on: others that do take its partitions"
+                tracing::warn!(
+                    ?away,
+                    "this process says that it does not reach these: others that do, if any, take what needs them"
                 );
             }
-            self.said = unfit;
+            self.away = away;
         }
-        for (role, since) in [("router", unfit.router), ("storage", unfit.storage)] {
-            metrics::gauge!("switchboard_role_unfit", "role" => role).set(if since.is_some() { 1.0 } else { 0.0 });
+        for (name, _) in &parts {
+            let value = if self.away.contains(name) { 0.0 } else { 1.0 };
+            metrics::gauge!("switchboard_part_reached", "part" => name.clone()).set(value);
         }
-        unfit
+        reach
     }
 }
 
@@ -54,7 +56,7 @@ impl Fit {
 pub(super) async fn tell_parts(process: Arc<Process>) {
     let mut away: HashMap<String, u64> = HashMap::new();
     let mut refused = None;
-    let mut fit = Fit::default();
+    let mut word = Word::default();
     let mut every = tokio::time::interval(TELL_EVERY);
     loop {
         every.tick().await;
@@ -74,7 +76,7 @@ pub(super) async fn tell_parts(process: Arc<Process>) {
             };
             process.gateway.health.part(&name, why);
         }
-        process.voice.say(process.troubled.all(), fit.look(&process));
+        process.voice.say(process.troubled.all(), word.look(&process));
         if process.cluster.has(Role::Gateway) {
             let now = watch::refused(process.members.view().troubles());
             if now != refused {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use router::assign::{Kind, mine};
+use router::assign::Kind;
 use router::log::Log;
 use router::members::{Role as Lease, Trouble, Troubles};
 
@@ -76,7 +76,7 @@ impl Process {
         let view = self.members.view();
         let live = view.live(lease);
         if self.cluster.has(role) && live.contains(&self.node) {
-            return mine(kind, count, &live, self.node);
+            return self.assigned(kind, lease);
         }
         let nobody = view.known && live.is_empty();
         if nobody && self.cluster.has(Role::Gateway) { (0..count).collect() } else { BTreeSet::new() }

@@ -28,7 +28,7 @@ export class Outgoing {
   readonly to: string;
   readonly conversation: string;
   readonly text: string;
-  /** Resolves when it is in the outbox's storage: from then on it survives a reload. */
+  /** Resolves when it is in the outbox's storage: from then on it survives a reload. Where nothing can be stored, when the server has answered for good. */
   readonly stored: Promise<void>;
   /**
    * Resolves when the server has it durably; waits through any time without connection. Rejects with a {@link ClientError}: `refused` (final), or
@@ -75,6 +75,7 @@ export class Outgoing {
     this.#state = change.state;
     if (change.position !== undefined) this.#position = change.position;
     if (change.state === "accepted" || change.state === "placed") this.#resolve.accepted();
+    if (change.state !== "queued" && change.state !== "sent") this.#resolve.stored();
     if (change.state !== "refused") return;
     const code = change.code ?? "refused";
     this.#resolve.rejected(new ClientError("refused", `the server refused the message: ${code}`, { serverCode: code }));

@@ -123,7 +123,7 @@ export class Runner {
       case "probe": return void this.#options.probe().then((opened) => this.input({ on: "probed", opened }));
       case "save": {
         const { save } = effect;
-        return void persister.save(save).then(() => this.#saved(save));
+        return void persister.save(save).then((written) => this.#saved(save, written));
       }
       case "deliver": return void this.#deliver(effect.item);
       case "outgoing":
@@ -203,9 +203,10 @@ export class Runner {
     this.#timers.delete(timer);
   }
 
-  #saved({ place, put }: Extract<Effect, { do: "save" }>["save"]): void {
+  /** Written or not: a storage that fails stops nobody. */
+  #saved({ place, put }: Extract<Effect, { do: "save" }>["save"], written: boolean): void {
     if (put !== undefined) {
-      this.#options.stored(put.id);
+      if (written) this.#options.stored(put.id);
       this.input({ on: "saved", id: put.id });
     }
     if (place !== undefined) this.input({ on: "stored", place });

@@ -44,7 +44,7 @@ test("a storage that fails: said once, nobody waits, and it is written later wit
   const persister = new Persister(storage, { failed: (why) => failures.push(why), fenced: () => assert.fail() });
   const first = persister.save({ put: entry("a"), place: { epoch: "1", seq: 1 } });
   writes[0]?.fail();
-  await first;
+  assert.equal(await first, false);
   const second = persister.save({ put: entry("b") });
   await settle();
   writes[1]?.fail();
@@ -54,7 +54,7 @@ test("a storage that fails: said once, nobody waits, and it is written later wit
   await settle();
   assert.deepEqual([writes[2]?.change.put.map((one) => one.id), writes[2]?.change.remove, writes[2]?.change.place], [["b"], ["a"], { epoch: "1", seq: 2 }]);
   writes[2]?.good();
-  await third;
+  assert.equal(await third, true);
   const closing = persister.close();
   await closing;
   assert.deepEqual([writes.length, isClosed()], [3, true]);

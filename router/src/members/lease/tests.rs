@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::members::fitness::Unfit;
+use crate::members::reach::Reach;
 use crate::members::{Members, Role, Roles, Troubles};
 use crate::registry::Registration;
 
@@ -24,7 +24,7 @@ fn seen(node: NodeId, seen_us: u64, since_us: u64) -> Seen {
         version: String::new(),
         started_ms: 0,
         troubles: Troubles::default(),
-        unfit: Unfit::default(),
+        reach: None,
     };
     Seen { member, seen_us, since_us }
 }
@@ -283,16 +283,36 @@ proptest! {
     }
 }
 
+/// What a member says, from the text of its entry.
+fn says(text: &str) -> Option<Reach> {
+    Some(serde_json::from_str(text).unwrap())
+}
+
 #[test]
-fn who_says_that_it_is_unfit_is_so_for_everybody_after_a_while() {
+fn who_does_not_reach_a_part_has_no_share_in_what_needs_it() {
     let mut judge = calm(&[node(1), node(2)]);
-    for (request, after, lives) in [(101, 2_500_000, true), (102, 3_000_000, false)] {
-        let now = START + after;
-        let mut two = seen(node(2), now, 2 * SECOND);
-        two.member.unfit.storage = Some(START);
-        let view = judge.heard(answer(request, now, vec![seen(node(1), now, 2 * SECOND), two]), Instant::now());
-        assert_eq!(view.live(Role::Storage).contains(&node(2)), lives, "{after}");
-        assert_eq!(view.steps_back(node(2), Role::Storage), !lives, "{after}");
-        assert!(view.live(Role::Router).contains(&node(2)), "the other role is as it was");
-    }
+    let mut at = |request, after_us, one: Option<Reach>, two: Option<Reach>| {
+        let now = START + after_us;
+        let (mut first, mut second) = (seen(node(1), now, 2 * SECOND), seen(node(2), now, 2 * SECOND));
+        (first.member.reach, second.member.reach) = (one, two);
+        judge.heard(answer(request, now, vec![first, second]), Instant::now()).clone()
+    };
+    let good = || says(r#"{"log":{"here":1000000},"a":{"here":1000000},"b":{"here":1000000}}"#);
+    // of node 2, "a" is away since START
+    let cut_off = || says(r#"{"log":{"here":1000000},"a":{"away":1000000000},"b":{"here":1000000}}"#);
+    let both = [node(1), node(2)];
+    assert_eq!(at(101, 5_900_000, good(), cut_off()).able(Role::Storage, &["log", "a"]), both, "not yet");
+    let view = at(102, 6_000_000, good(), cut_off());
+    assert_eq!(view.able(Role::Storage, &["log", "a"]), [node(1)]);
+    assert_eq!(view.able(Role::Storage, &["log", "b"]), both, "other shards stay");
+    assert_eq!((view.able(Role::Router, &["log"]), view.live(Role::Storage)), (both.to_vec(), both.to_vec()));
+    assert_eq!(at(103, 6_500_000, cut_off(), cut_off()).able(Role::Storage, &["log", "a"]), both, "it is away for all");
+    let back_just_now = says(r#"{"log":{"here":1000000},"a":{"here":1006000000},"b":{"here":1000000}}"#);
+    assert_eq!(
+        at(104, 7_000_000, back_just_now, cut_off()).able(Role::Storage, &["log", "a"]),
+        both,
+        "who is back first does not get everything"
+    );
+    assert_eq!(at(105, 7_500_000, good(), None).able(Role::Storage, &["log", "a"]), both);
+    assert_eq!(at(106, 8_000_000, None, cut_off()).able(Role::Storage, &["log", "a"]), both, "an older build would not take it");
 }

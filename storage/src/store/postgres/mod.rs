@@ -138,6 +138,12 @@ impl PostgresStore {
         self.inner.bases.iter().map(|base| (base.name.clone(), base.is_up())).collect()
     }
 
+    /// The shards that each database is thought to hold, by its name.
+    pub fn held(&self) -> Vec<(String, Vec<ShardId>)> {
+        let map = self.inner.map.read();
+        self.inner.bases.iter().enumerate().map(|(at, base)| (base.name.clone(), map.of(at))).collect()
+    }
+
     /// Closes all connections; waits a bounded time for calls that run.
     pub async fn close(&self) {
         self.refresher.abort();

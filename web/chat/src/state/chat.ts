@@ -88,12 +88,11 @@ export class Chat {
     client.on("problem", ({ code, message }) => console.warn(`${code}: ${message}`));
     this.#stop.push(effect(() => this.#watch()));
     addEventListener("pagehide", this.flush);
-    await Promise.all([this.lines.restore(), this.people.restore(), this.#restoreDrafts(), this.#restoreUnstored()]);
+    await Promise.all([this.lines.restore(), this.people.restore(), this.#restoreDrafts()]);
     if (this.#closed) return;
-    const unstored = [...this.#unstored.values()];
     await client.connect();
     this.#adopt();
-    this.#sendUnstored(unstored);
+    await this.#sendUnstored();
     void this.loadProfile();
   }
 
@@ -114,10 +113,6 @@ export class Chat {
     this.drafts.value = new Map([...draftsOf(await this.#cache.read("drafts")), ...this.drafts.peek()]);
   }
 
-  async #restoreUnstored(): Promise<void> {
-    for (const one of allUnstored(await this.#cache.read("unstored"))) this.#unstored.set(one.id, one);
-  }
-
   async loadProfile(): Promise<void> {
     const { account } = this.session;
     if (account === null) return;
@@ -136,6 +131,8 @@ export class Chat {
   /** The connection has everything: the list anew, and the conversation on the screen if it was not read from the server yet. */
   async #live(): Promise<void> {
     this.#adopt();
+    // from another tab that has had this device until now
+    void this.#sendUnstored();
     const open = this.open.peek();
     if (open !== null) void this.sync(open);
     if (this.profile.peek() === null) void this.loadProfile();
@@ -303,14 +300,18 @@ export class Chat {
     if (this.#unstored.delete(id)) this.#keepUnstored();
   }
 
-  /** Written just before the page went away the last time. With the id it had: if it went out all the same, it is the same message. */
-  #sendUnstored(unstored: readonly Unstored[]): void {
-    for (const one of unstored) {
+  /** Written just before a page went away, this one or another tab's. With the id it had: if it went out all the same, it is the same message. */
+  async #sendUnstored(): Promise<void> {
+    for (const one of allUnstored(await this.#cache.read("unstored"))) {
+      if (this.#waits.has(one.id) || this.#unstored.has(one.id) || this.#timelines.get(one.conversation)?.has(one.id) === true) continue;
       try {
-        if (this.#waits.has(one.id)) this.#isStored(one.id);
-        else this.#write(one);
+        this.#write(one);
       } catch (error) {
-        console.warn("not sent, written before a reload:", error);
+        console.warn("not sent, written before the page went away:", error);
+        if (error instanceof ClientError && error.code === "elsewhere") return;
+        // it is a draft again, for the person to see
+        if (!this.drafts.peek().has(one.conversation)) this.draft(one.conversation, one.text);
+        this.#keepUnstored();
       }
     }
   }

@@ -56,7 +56,7 @@ export class Persister {
   readonly #storage: DeviceStorage;
   readonly #events: PersisterEvents;
   #pending = EMPTY;
-  #waiters: (() => void)[] = [];
+  #waiters: ((written: boolean) => void)[] = [];
   #running: Promise<void> | null = null;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #failing = false;
@@ -74,8 +74,8 @@ export class Persister {
     return this.#place;
   }
 
-  /** Resolves when the change is written, or when it cannot be and that was told. Never once this client is fenced or closed. */
-  save(save: Save): Promise<void> {
+  /** Resolves when the change is written (true), or when it cannot be and that was told (false). Never once this client is fenced or closed. */
+  save(save: Save): Promise<boolean> {
     this.#pending = together(this.#pending, batchOf(save));
     return new Promise((resolve) => {
       this.#waiters.push(resolve);
@@ -115,7 +115,7 @@ export class Persister {
       const good = await this.#write(batch);
       if (this.#ended) break;
       if (!good) this.#again(batch);
-      for (const resolve of waiters) resolve();
+      for (const resolve of waiters) resolve(good);
       // who waited may have more to write at once: the next write takes it along
       await Promise.resolve();
     } while (this.#waiters.length > 0);
