@@ -8,7 +8,7 @@ use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Reco
 use parking_lot::Mutex;
 
 /// Races that must happen in every longer run; the others are counted too.
-pub const REQUIRED: [&str; 79] = [
+pub const REQUIRED: [&str; 80] = [
     "process killed",
     "process died at a call",
     "process stood still",
@@ -32,6 +32,7 @@ pub const REQUIRED: [&str; 79] = [
     "entry of a dead boot is void",
     "lease not renewed",
     "hold-off: nothing new is taken",
+    "a member that does not reach what it needs has no share",
     "session entered again",
     "session entered again met a newer entry",
     "device attached while its older session lives elsewhere",

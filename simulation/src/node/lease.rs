@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use router::members::lease::{Answer, Judge};
+use router::members::reach::Observer;
 use router::members::{Member, Publisher, Role};
 use tokio::time::{Instant, sleep};
 
@@ -15,14 +16,21 @@ use crate::sim::Sim;
 
 /// How often a lease is renewed.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// The log, in what members say.
+pub(super) const LOG: &str = "log";
+/// The databases: processes here are cut off from all or from none.
+pub(super) const DATABASES: &str = "databases";
 
 /// Renews until the process dies.
-pub(super) async fn renew(redis: Arc<Redis>, process: Arc<Process>, (me, publisher): (Member, Publisher), sim: Arc<Sim>) {
+pub(super) async fn renew(redis: Arc<Redis>, process: Arc<Process>, (mut me, publisher): (Member, Publisher), sim: Arc<Sim>) {
+    let mut observer = Observer::default();
     let mut judge = Judge::new(Instant::now());
     let (mut known_us, mut request) = (0, 0);
     loop {
         let began = Instant::now();
         request += 1;
+        let parts = [(LOG, Part::Log), (DATABASES, Part::Store)].map(|(name, part)| (name.to_owned(), !process.is_cut(part)));
+        me.reach = Some(observer.look(&parts, began, judge.heard_us()));
         let view = match call(&redis, &process, &sim, (&me, known_us, request)).await {
             Some(answer) => {
                 known_us = answer.now_us;

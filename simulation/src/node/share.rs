@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::Node;
+use super::lease::{DATABASES, LOG};
 use crate::faults::FaultyLog;
 use crate::world::{LOG_EPOCH, SHARDS, SOURCES};
 
@@ -99,13 +100,20 @@ pub(super) async fn keep(node: Arc<Node>, kind: Kind) {
 
 /// None: everything stays as it is.
 fn share(node: &Node, kind: Kind) -> Option<BTreeSet<u16>> {
-    let (assigned, role) = match kind {
-        Kind::Router => (Assigned::Messages, Role::Router),
-        Kind::Storage => (Assigned::Mailbox, Role::Storage),
+    let (assigned, role, needs) = match kind {
+        Kind::Router => (Assigned::Messages, Role::Router, &[LOG][..]),
+        Kind::Storage => (Assigned::Mailbox, Role::Storage, &[LOG, DATABASES][..]),
     };
     let view = node.members.view();
     let live = view.live(role);
-    (view.may_acquire() && live.contains(&node.id)).then(|| mine(assigned, kind.count(), &live, node.id))
+    if !view.may_acquire() || !live.contains(&node.id) {
+        return None;
+    }
+    let able = view.able(role, needs);
+    if able.len() < live.len() {
+        node.world.sim.saw("a member that does not reach what it needs has no share");
+    }
+    Some(mine(assigned, kind.count(), &able, node.id))
 }
 
 /// Somebody else has taken it: it is looked at again after a rest.
