@@ -21,6 +21,7 @@ use anyhow::{Context as _, bail};
 use gateway::deliver::Sessions;
 use gateway::{Gateway, Ports, http, listener};
 use router::log::kafka::{KafkaLog, topics};
+use router::members::reach::Reach;
 use router::members::{Member, Members, Membership, Role as Lease, Roles, Troubles, Voice};
 use router::registry::NodeId;
 use router::registry::redis::{RedisLink, RedisRegistry};
@@ -140,7 +141,7 @@ async fn stand_up(
         version: env!("CARGO_PKG_VERSION").into(),
         started_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
         troubles: Troubles::default(),
-        reach: None,
+        reach: Some(Reach::default()),
     };
     let membership = Membership::join(redis.clone(), member);
     let members = membership.members();
