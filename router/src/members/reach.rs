@@ -56,6 +56,12 @@ impl Reach {
         settled
     }
 
+    /// Names of parts that are said to be away after they had been reached.
+    pub fn lost(&self) -> Vec<&str> {
+        let lost = |part: &Part| matches!(part, Part::Away(since_us) if *since_us > 0);
+        self.0.iter().filter(|(_, part)| lost(part)).map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Names of parts that are said to be away.
     pub fn away(&self) -> Vec<&str> {
         self.0.iter().filter(|(_, part)| matches!(part, Part::Away(_))).map(|(name, _)| name.as_str()).collect()
@@ -195,6 +201,8 @@ mod tests {
         let settled = reach.settled(18 * S);
         assert!(settled.unable(&["log", "a"]) && !settled.unable(&["log", "b"]) && settled.proven(&["log"]));
         assert!(!settled.proven(&["log", "b"]), "nothing is said of it");
-        assert_eq!(reach.away(), ["a"]);
+        assert_eq!((reach.away(), reach.lost()), (vec!["a"], vec!["a"]));
+        let new = Reach([("a".to_owned(), Part::Away(0))].into());
+        assert_eq!((new.away(), new.lost()), (vec!["a"], vec![]), "what was never reached is away and not lost");
     }
 }

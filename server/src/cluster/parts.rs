@@ -24,7 +24,7 @@ pub(super) fn database(name: &str) -> String {
 #[derive(Default)]
 struct Word {
     observer: Observer,
-    away: Vec<String>,
+    lost: Vec<String>,
 }
 
 impl Word {
@@ -32,20 +32,18 @@ impl Word {
         let databases = process.store.reachable().into_iter().map(|(name, up)| (database(&name), up));
         let parts: Vec<_> = std::iter::once((LOG.to_owned(), process.log.is_reachable())).chain(databases).collect();
         let reach = self.observer.look(&parts, Instant::now(), process.members.heard_us());
-        let away: Vec<_> = reach.away().into_iter().map(str::to_owned).collect();
-        if away != self.away {
-            if away.is_empty() {
-                tracing::info!("this process reaches everything");
+        let lost: Vec<_> = reach.lost().into_iter().map(str::to_owned).collect();
+        if lost != self.lost {
+            if lost.is_empty() {
+                tracing::info!("this process reaches everything again");
             } else {
-                tracing::warn!(
-                    ?away,
-                    "this process says that it does not reach these: others that do, if any, take what needs them"
-                );
+                tracing::warn!(?lost, "this process says that it does not reach these: others that do, if any, take what needs them");
             }
-            self.away = away;
+            self.lost = lost;
         }
+        let away = reach.away();
         for (name, _) in &parts {
-            let value = if self.away.contains(name) { 0.0 } else { 1.0 };
+            let value = if away.contains(&name.as_str()) { 0.0 } else { 1.0 };
             metrics::gauge!("switchboard_part_reached", "part" => name.clone()).set(value);
         }
         reach
