@@ -105,7 +105,11 @@ impl Cluster {
     fn layout(&self) -> Result<Layout> {
         let own = std::env::current_exe()?;
         let beside = own.with_file_name("switchboard");
-        let binary = self.bin.clone().or_else(|| std::env::var_os("TEST_BIN").map(PathBuf::from)).unwrap_or(beside);
+        let binary = self
+            .bin
+            .clone()
+            .or_else(|| std::env::var_os("TEST_BIN").filter(|name| !name.is_empty()).map(PathBuf::from))
+            .unwrap_or(beside);
         ensure!(
             binary.is_file(),
             "{} is not there: build it with --features server/testing, or name it with --bin",

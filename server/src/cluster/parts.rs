@@ -37,7 +37,10 @@ impl Word {
             if lost.is_empty() {
                 tracing::info!("this process reaches everything again");
             } else {
-                tracing::warn!(?lost, "this process says that it does not reach these: others that do, if any, take what needs them");
+                tracing::warn!(
+                    ?lost,
+                    "this process says that it does not reach these: others that do, if any, take what needs them"
+                );
             }
             self.lost = lost;
         }
