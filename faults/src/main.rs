@@ -7,7 +7,7 @@
 //!
 //! Invariants: a row whose fault did not bite is a failed row; the judges read only what clients saw; a failed row leaves a healed cluster to the next.
 //!
-//! Deliberately absent: faults of the machine (power, kernel), for which this is no place; lost or doubled by two things at once.
+//! Deliberately absent: faults of the machine (power, kernel), for which this is no place; two faults at once.
 
 mod stand;
 
@@ -128,7 +128,12 @@ async fn main() -> Result<ExitCode> {
     let sum = match what {
         What::List => {
             for Row { name, what, when, .. } in ROWS {
-                println!("{name:<5} {what}{}", ["", "   (with --long)", "   (only by name)"][*when as usize]);
+                let when = match when {
+                    When::Always => "",
+                    When::Long => "   (with --long)",
+                    When::Named => "   (only by name)",
+                };
+                println!("{name:<5} {what}{when}");
             }
             return Ok(ExitCode::SUCCESS);
         }

@@ -76,14 +76,21 @@ async fn behind_proxies(stand: &Stand, role: &'static str) -> Result<Behind> {
 impl Behind {
     /// Whether this process works on partitions.
     fn has_share(&self) -> bool {
-        get(&self.address, "/metrics").is_some_and(|(_, text)| has_share(&text))
+        let Some((_, metrics)) = get(&self.address, "/metrics") else { return false };
+        let values = metrics.lines().filter(|line| line.starts_with("switchboard_partitions_owned"));
+        values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).any(|owned| owned > 0.0)
+    }
+
+    /// Where the load connects: here too, if this is a gateway.
+    fn gateways(&self) -> [&str; 2] {
+        ["gateway-2", if self.role == "gateway" { &self.address } else { "gateway-1" }]
     }
 }
 
 /// One load for each link, while something happens to it. A worker has its share of the partitions before.
 async fn each_link(stand: &Stand, row: &str, behind: &Behind, (trouble, how_long): (Trouble, Duration)) -> Result<Vec<Seen>> {
     let mut stretches = Vec::new();
-    let gateways = gateways(behind);
+    let gateways = behind.gateways();
     for (name, proxy) in &behind.proxies {
         if behind.role != "gateway" {
             stand.until(&format!("the {} behind proxies has a share", behind.role), || behind.has_share()).await?;
@@ -105,43 +112,33 @@ async fn each_link(stand: &Stand, row: &str, behind: &Behind, (trouble, how_long
     Ok(stretches)
 }
 
-fn gateways(behind: &Behind) -> [&str; 2] {
-    ["gateway-2", if behind.role == "gateway" { &behind.address } else { "gateway-1" }]
-}
-
 /// From the log, from Redis, from each database, and from the owners that push to it.
 pub(crate) async fn gateway_cut_off(stand: &Stand) -> Result<Outcome> {
     let behind = behind_proxies(stand, "gateway").await?;
     Ok(Outcome { seen: each_link(stand, "F10", &behind, (Trouble::Cut, CUT)).await?, more: String::new() })
 }
 
-pub(crate) async fn workers_cut_off(stand: &Stand) -> Result<Outcome> {
+/// A router and an owner, link after link.
+async fn cut_workers(stand: &Stand, row: &str, how_long: Duration) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for role in ["router", "storage"] {
         let behind = behind_proxies(stand, role).await?;
-        seen.extend(each_link(stand, "F10w", &behind, (Trouble::Cut, CUT)).await?);
+        seen.extend(each_link(stand, row, &behind, (Trouble::Cut, how_long)).await?);
     }
     stand.all_ready().await?;
-    Ok(Outcome { seen, more: String::new() })
+    Ok(seen)
+}
+
+pub(crate) async fn workers_cut_off(stand: &Stand) -> Result<Outcome> {
+    Ok(Outcome { seen: cut_workers(stand, "F10w", CUT).await?, more: String::new() })
 }
 
 /// For so long that others must take over: nobody waits until the link is back.
 pub(crate) async fn workers_cut_off_long(stand: &Stand) -> Result<Outcome> {
-    let mut all = Vec::new();
-    for role in ["router", "storage"] {
-        let behind = behind_proxies(stand, role).await?;
-        let seen = each_link(stand, "F10l", &behind, (Trouble::Cut, CUT_LONG)).await?;
-        let longest = seen.iter().map(|seen| seen.slowest).max().unwrap_or_default();
-        ensure!(longest < CUT_LONG / 2, "a message waited for {longest:?}: nobody took over from the {role}");
-        all.extend(seen);
-    }
-    stand.all_ready().await?;
-    Ok(Outcome { seen: all, more: String::new() })
-}
-
-fn has_share(metrics: &str) -> bool {
-    let values = metrics.lines().filter(|line| line.starts_with("switchboard_partitions_owned"));
-    values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).any(|owned| owned > 0.0)
+    let seen = cut_workers(stand, "F10l", CUT_LONG).await?;
+    let longest = seen.iter().map(|seen| seen.slowest).max().unwrap_or_default();
+    ensure!(longest < CUT_LONG / 2, "a message waited for {longest:?}: nobody took over");
+    Ok(Outcome { seen, more: String::new() })
 }
 
 /// Slow and lossy, sliced into bytes, reset once a second.
@@ -152,7 +149,7 @@ pub(crate) async fn bad_links(stand: &Stand) -> Result<Outcome> {
         for trouble in [Trouble::Slow, Trouble::Sliced] {
             seen.extend(each_link(stand, "F12", &behind, (trouble, BAD)).await?);
         }
-        let gateways = gateways(&behind);
+        let gateways = behind.gateways();
         let touched = || behind.proxies.iter().map(|(_, proxy)| proxy.touched()).sum::<u64>();
         let before = touched();
         let reset = under_load(stand, Load { gateways: &gateways, users: EVERYWHERE, ..usual("F12") }, async {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use protocol::record::{MailboxRecord, Record, Undecodable};
-use router::assign::{Kind, owner_of};
+use router::assign::Kind;
 use router::checkpoint::{Checkpoint, Newest, fingerprint};
 use router::expand::ShardId;
 use router::log::kafka::{KafkaLog, topics};
@@ -21,6 +21,7 @@ use storage::store::postgres::{PostgresStore, mend};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::config::Cluster;
+use super::shares;
 use super::standing::{Looker, Standing};
 use crate::args::{AdoptLog, Skip};
 
@@ -67,6 +68,7 @@ pub(super) async fn list(cluster: &Cluster, only_troubled: bool) -> anyhow::Resu
     let log = log(cluster).await?;
     let store = Arc::new(PostgresStore::connect(&cluster.postgres).await.context("cluster.postgres")?);
     let view = members(cluster).await?;
+    let held = store.held();
     let looker = Looker::new(log.clone(), store, cluster.kafka.partitions.messages);
     let mut out = std::io::stdout().lock();
     writeln!(
@@ -74,11 +76,12 @@ pub(super) async fn list(cluster: &Cluster, only_troubled: bool) -> anyhow::Resu
         "{:<9} {:>9}  {:<16} {:>12} {:>12} {:>10} {:>12}  STATE",
         "TOPIC", "PARTITION", "OWNER", "POSITION", "END", "LAG", "OLDEST"
     )?;
-    for (kind, lease) in [(Kind::Messages, Lease::Router), (Kind::Mailbox, Lease::Storage)] {
-        let all: BTreeSet<u16> = (0..cluster.kafka.partitions.of(kind.topic())).collect();
-        let live = view.live(lease);
+    for kind in [Kind::Messages, Kind::Mailbox] {
+        let count = cluster.kafka.partitions.of(kind.topic());
+        let all: BTreeSet<u16> = (0..count).collect();
+        let owners = shares::owners(&view, kind, count, &held);
         for (partition, standing) in looker.look(kind, &all).await {
-            let owner = owner_of(kind, partition, &live).and_then(|node| view.members.iter().find(|one| one.node == node));
+            let owner = owners.get(&partition).and_then(|node| view.members.iter().find(|one| one.node == *node));
             let trouble = view.members.iter().find_map(|member| member.troubles.of(kind, partition));
             let state = match (trouble, owner) {
                 (Some(trouble), _) => trouble.name(),

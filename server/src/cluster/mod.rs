@@ -11,6 +11,7 @@ mod mend;
 mod owners;
 mod parts;
 mod roles;
+mod shares;
 mod standing;
 mod watch;
 

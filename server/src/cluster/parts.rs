@@ -8,18 +8,11 @@ use gateway::node::now_ms;
 use router::members::reach::{Observer, Reach};
 use tokio::time::Instant;
 
+use super::shares::{LOG, database};
 use super::{Process, Role, watch};
 
 /// How often it is looked and told.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-/// The log, in what members say.
-pub(super) const LOG: &str = "log";
-
-/// A database, in what members say.
-pub(super) fn database(name: &str) -> String {
-    format!("database {name}")
-}
-
 /// What this process says of what it reaches.
 #[derive(Default)]
 struct Word {
@@ -28,10 +21,8 @@ struct Word {
 }
 
 impl Word {
-    fn look(&mut self, process: &Process) -> Reach {
-        let databases = process.store.reachable().into_iter().map(|(name, up)| (database(&name), up));
-        let parts: Vec<_> = std::iter::once((LOG.to_owned(), process.log.is_reachable())).chain(databases).collect();
-        let reach = self.observer.look(&parts, Instant::now(), process.members.heard_us());
+    fn look(&mut self, parts: &[(String, bool)], now_us: u64) -> Reach {
+        let reach = self.observer.look(parts, Instant::now(), now_us);
         let lost: Vec<_> = reach.lost().into_iter().map(str::to_owned).collect();
         if lost != self.lost {
             if lost.is_empty() {
@@ -45,7 +36,7 @@ impl Word {
             self.lost = lost;
         }
         let away = reach.away();
-        for (name, _) in &parts {
+        for (name, _) in parts {
             let value = if away.contains(&name.as_str()) { 0.0 } else { 1.0 };
             metrics::gauge!("switchboard_part_reached", "part" => name.clone()).set(value);
         }
@@ -61,12 +52,10 @@ pub(super) async fn tell_parts(process: Arc<Process>) {
     let mut every = tokio::time::interval(TELL_EVERY);
     loop {
         every.tick().await;
-        let mut parts = vec![("Kafka".to_owned(), process.log.is_reachable())];
-        parts.push((
-            gateway::canary::REGISTRY.to_owned(),
-            process.members.view().unreachable_since.is_none() && process.members.view().known,
-        ));
-        parts.extend(process.store.reachable().into_iter().map(|(name, up)| (format!("Postgres {name}"), up)));
+        let (log, databases, view) = (process.log.is_reachable(), process.store.reachable(), process.members.view());
+        let redis = view.unreachable_since.is_none() && view.known;
+        let mut parts = vec![("Kafka".to_owned(), log), (gateway::canary::REGISTRY.to_owned(), redis)];
+        parts.extend(databases.iter().map(|(name, up)| (format!("Postgres {name}"), *up)));
         for (name, up) in parts {
             let why = if up {
                 away.remove(&name);
@@ -77,9 +66,11 @@ pub(super) async fn tell_parts(process: Arc<Process>) {
             };
             process.gateway.health.part(&name, why);
         }
-        process.voice.say(process.troubled.all(), word.look(&process));
+        let databases = databases.iter().map(|(name, up)| (database(name), *up));
+        let reached: Vec<_> = std::iter::once((LOG.to_owned(), log)).chain(databases).collect();
+        process.voice.say(process.troubled.all(), word.look(&reached, process.members.heard_us()));
         if process.cluster.has(Role::Gateway) {
-            let now = watch::refused(process.members.view().troubles());
+            let now = watch::refused(view.troubles());
             if now != refused {
                 match &now {
                     Some(what) => tracing::error!(what, "sends are refused where they would not get through"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway::node::now_ms;
 use parking_lot::Mutex;
 use protocol::record::Source;
-use router::assign::{Kind, mine, owner_of};
+use router::assign::Kind;
 use router::checkpoint::Newest;
 use router::consume::Rewind;
 use router::expand::ShardId;
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::owners::{Ended, Owners, Share};
-use super::{Process, audit, parts};
+use super::{Process, audit, shares};
 
 /// Requests to rewind that wait for one router.
 const REWINDS: usize = 16;
@@ -35,33 +35,21 @@ impl Process {
     }
 
     /// The share of this process in the partitions of a kind.
-    fn share(&self, kind: Kind, role: Lease) -> Share {
+    fn share(&self, kind: Kind) -> Share {
         let view = self.members.view();
         // not (or no longer) seen by the others: what is here goes on until it is refused
-        if !view.may_acquire() || !view.live(role).contains(&self.node) {
+        if !view.may_acquire() || !view.live(shares::lease_of(kind)).contains(&self.node) {
             return Share::default();
         }
-        let mine = self.assigned(kind, role);
+        let mine = self.assigned(kind);
         Share { keep: Some(mine.clone()), take: mine }
     }
 
-    /// The partitions that are this process's by what all members say now: of each those count that reach what it needs.
-    pub(super) fn assigned(&self, kind: Kind, role: Lease) -> BTreeSet<u16> {
-        let (view, count) = (self.members.view(), self.cluster.kafka.partitions.of(kind.topic()));
-        if kind == Kind::Messages {
-            return mine(kind, count, &view.able(role, &[parts::LOG]), self.node);
-        }
-        let mut all = BTreeSet::new();
-        let mut rest: BTreeSet<_> = (0..count).collect();
-        for (database, shards) in self.store.held() {
-            let able = view.able(role, &[parts::LOG, &parts::database(&database)]);
-            let shards = shards.into_iter().map(|ShardId(shard)| shard).filter(|shard| rest.remove(shard));
-            all.extend(shards.filter(|shard| owner_of(kind, *shard, &able) == Some(self.node)));
-        }
-        // nobody has said here where these are: they need what all need
-        let able = view.able(role, &[parts::LOG]);
-        all.extend(rest.into_iter().filter(|shard| owner_of(kind, *shard, &able) == Some(self.node)));
-        all
+    /// The partitions that are this process's by what all members say now.
+    pub(super) fn assigned(&self, kind: Kind) -> BTreeSet<u16> {
+        let count = self.cluster.kafka.partitions.of(kind.topic());
+        let owners = shares::owners(&self.members.view(), kind, count, &self.store.held());
+        owners.into_iter().filter(|(_, owner)| *owner == self.node).map(|(partition, _)| partition).collect()
     }
 }
 
@@ -89,7 +77,7 @@ pub(super) async fn route(process: &Arc<Process>, mut asked: mpsc::Receiver<Rewi
         }
     };
     tokio::select! {
-        () = owners.run(|| process.share(Kind::Messages, Lease::Router), stop) => {}
+        () = owners.run(|| process.share(Kind::Messages), stop) => {}
         () = hand_over => {}
     }
 }
@@ -140,7 +128,7 @@ pub(super) async fn store(process: &Arc<Process>, stop: CancellationToken) {
     };
     let owners = process.owners(Kind::Mailbox, start);
     tokio::select! {
-        () = owners.run(|| process.share(Kind::Mailbox, Lease::Storage), stop) => {}
+        () = owners.run(|| process.share(Kind::Mailbox), stop) => {}
         () = sender.run(asks) => {}
         () = retain(process) => {}
         () = audit::run(process, auditing) => {}

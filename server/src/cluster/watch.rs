@@ -9,10 +9,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use router::assign::Kind;
 use router::log::Log;
-use router::members::{Role as Lease, Trouble, Troubles};
+use router::members::{Trouble, Troubles};
 
 use super::Process;
 use super::config::Role;
+use super::shares::lease_of;
 use super::standing::{Looker, Standing};
 
 /// How often it is looked how far the partitions are.
@@ -68,15 +69,15 @@ impl Troubled {
 impl Process {
     /// The partitions this process looks at: those it is to work on; of a role that nobody has, in a gateway, all of them.
     pub(super) fn watched(&self, kind: Kind) -> BTreeSet<u16> {
-        let (role, lease) = match kind {
-            Kind::Messages => (Role::Router, Lease::Router),
-            Kind::Mailbox => (Role::Storage, Lease::Storage),
+        let role = match kind {
+            Kind::Messages => Role::Router,
+            Kind::Mailbox => Role::Storage,
         };
         let count = self.cluster.kafka.partitions.of(kind.topic());
         let view = self.members.view();
-        let live = view.live(lease);
+        let live = view.live(lease_of(kind));
         if self.cluster.has(role) && live.contains(&self.node) {
-            return self.assigned(kind, lease);
+            return self.assigned(kind);
         }
         let nobody = view.known && live.is_empty();
         if nobody && self.cluster.has(Role::Gateway) { (0..count).collect() } else { BTreeSet::new() }

@@ -309,8 +309,9 @@ export class Chat {
       } catch (error) {
         console.warn("not sent, written before the page went away:", error);
         if (error instanceof ClientError && error.code === "elsewhere") return;
-        // it is a draft again, for the person to see
-        if (!this.drafts.peek().has(one.conversation)) this.draft(one.conversation, one.text);
+        // it is a draft again, for the person to see, before what was being written
+        const draft = this.drafts.peek().get(one.conversation);
+        this.draft(one.conversation, draft === undefined ? one.text : `${one.text}\n${draft}`);
         this.#keepUnstored();
       }
     }
