@@ -143,9 +143,14 @@ impl FaultyLog {
     /// It was given up, and is on its way all the same: also when the process dies.
     fn put_late(&self, topic: Topic, partition: u16, payload: Bytes) {
         let (inner, sim, name) = (self.inner.clone(), Arc::clone(&self.sim), self.process.name.clone());
+        let honest = Arc::clone(&self.honest);
         let after = sim.up_to_ms(LATE_MS);
         tokio::spawn(async move {
             sleep(after).await;
+            // it may be the last one there ever is
+            if topic == Topic::RouterCheckpoints {
+                honest.look(partition, &payload).await;
+            }
             if let Ok(offset) = inner.append(topic, partition, payload).await {
                 sim.note(|| format!("{name} appended {topic:?}-{partition}@{offset} late"));
                 match topic {
