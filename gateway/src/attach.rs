@@ -9,6 +9,8 @@ use protocol::{DeviceName, Seq, UserId};
 use router::registry::{NodeId, Registration, Registry};
 use storage::store::{Head, Place, Slice, Store, StoreError};
 
+use crate::known::Known;
+
 /// The registry is waited for this long; without it events come by the periodic comparison of heads.
 const REGISTRY_WAIT: Duration = Duration::from_millis(200);
 
@@ -62,9 +64,15 @@ impl Attached {
 ///
 /// # Errors
 /// [`StoreError`] when the mailbox cannot be read now; the caller tries again.
-pub async fn attach(registry: &dyn Registry, store: &dyn Store, node: NodeId, request: &Attach) -> Result<Attached, StoreError> {
+pub async fn attach(
+    registry: &dyn Registry,
+    store: &dyn Store,
+    known: &Known,
+    node: NodeId,
+    request: &Attach,
+) -> Result<Attached, StoreError> {
     if planted(Bug::ReadBeforeRegister) {
-        let (epoch, start) = read(store, request).await?;
+        let (epoch, start) = read(store, known, request).await?;
         let (registration, replaced) = register(registry, node, request).await;
         return Ok(Attached { registration, replaced, epoch, start });
     }
@@ -73,7 +81,7 @@ pub async fn attach(registry: &dyn Registry, store: &dyn Store, node: NodeId, re
     if held > 0 {
         tokio::time::sleep(Duration::from_millis(held)).await;
     }
-    match (read(store, request).await, registration) {
+    match (read(store, known, request).await, registration) {
         (Ok((epoch, start)), _) => Ok(Attached { registration, replaced, epoch, start }),
         (Err(why), None) => Err(why),
         (Err(why), Some(registration)) => {
@@ -98,31 +106,32 @@ async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> (O
     }
 }
 
-async fn read(store: &dyn Store, request: &Attach) -> Result<(u64, Start), StoreError> {
-    let known = match request.cursor {
+async fn read(store: &dyn Store, known: &Known, request: &Attach) -> Result<(u64, Start), StoreError> {
+    let place = match request.cursor {
         Some(seq) => Place { epoch: request.epoch.unwrap_or_else(|| store.known_epoch(request.user)), seq },
         None => store.cursor(request.user, &request.device, None).await?,
     };
-    let slice = store.read(request.user, known.seq, request.max_events, request.max_bytes).await?;
+    let slice = store.read(request.user, place.seq, request.max_events, request.max_bytes).await?;
     let epoch = slice.epoch;
-    if known.epoch != epoch && request.epoch.is_none() {
+    if place.epoch != epoch && request.epoch.is_none() {
         // the stream was replaced between the two reads, or since this process has last looked: the next try sees the new one
         return Err(StoreError::Unavailable("the stream epoch has changed".into()));
     }
-    if known.epoch != epoch && !planted(Bug::CursorWithoutEpoch) {
+    if place.epoch != epoch && !planted(Bug::CursorWithoutEpoch) {
         return Ok((epoch, Start::Resync(slice.head, ResyncReason::Epoch)));
     }
-    if known.seq > slice.head.head {
+    if place.seq > slice.head.head {
         return Ok((epoch, Start::Resync(slice.head, ResyncReason::Ahead)));
     }
-    if known.seq < slice.head.floor && request.cursor != Some(0) {
+    if place.seq < slice.head.floor && request.cursor != Some(0) {
         return Ok((epoch, Start::Resync(slice.head, ResyncReason::BelowFloor)));
     }
     // 0 asks for the oldest event kept
-    let cursor = known.seq.max(slice.head.floor);
-    if request.cursor.is_some() {
-        // a device is known from now on, at what it said: if it ever comes without a cursor, it goes on from there
+    let cursor = place.seq.max(slice.head.floor);
+    // a device is known from now on, at what it said: if it ever comes without a cursor, it goes on from there
+    if request.cursor.is_some() && !known.has(request.user, &request.device, epoch) {
         store.cursor(request.user, &request.device, Some(cursor)).await?;
     }
+    known.add(request.user, &request.device, epoch);
     Ok((epoch, Start::At(cursor, slice)))
 }

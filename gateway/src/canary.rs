@@ -38,7 +38,7 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
         return;
     }
     let attached = loop {
-        match attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
+        match attach(&*node.ports.registry, &*node.ports.store, &node.known, node.node, &request).await {
             Ok(attached) => break attached,
             Err(why) => {
                 tracing::warn!(%why, "a canary waits for the store");

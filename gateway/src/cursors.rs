@@ -12,8 +12,8 @@ use storage::store::{Cursor, Place, Seen, Store};
 
 /// How often they are written.
 const EVERY: Duration = Duration::from_secs(1);
-/// Most cursors in one statement.
-const BATCH: usize = 10_000;
+/// Most rows in one statement: what it costs in memory is bounded, and a statement of so many costs a row no more than a larger one.
+const BATCH: usize = 1_000;
 
 /// Cursors not written yet; at most one for each attached device.
 pub struct Cursors {

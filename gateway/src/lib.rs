@@ -27,6 +27,7 @@ pub mod connection;
 pub mod frame_reader;
 pub mod command;
 pub mod attach;
+pub mod known;
 pub mod lanes;
 pub mod receipts;
 pub mod outbox;

@@ -17,6 +17,7 @@ use storage::store::Store;
 use crate::config::Config;
 use crate::cursors::Cursors;
 use crate::deliver::Sessions;
+use crate::known::Known;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::presence::{self, Presences};
@@ -123,6 +124,8 @@ pub struct Gateway {
     pub limiter: Limiter,
     /// Its keys.
     pub tokens: Tokens,
+    /// Devices the store is known to know.
+    pub known: Known,
     /// Cursors on their way to the store.
     pub cursors: Cursors,
     /// Receipts on their way to the mailboxes.
@@ -144,6 +147,7 @@ impl Gateway {
     pub fn new(config: Config, ports: Ports, node: NodeId, sessions: Arc<Sessions>, tokens: Tokens) -> Arc<Self> {
         Arc::new(Self {
             limiter: Limiter::new(&config),
+            known: Known::default(),
             cursors: Cursors::new(Arc::clone(&ports.store)),
             receipts: Receipts::new(Arc::clone(&ports.store), Arc::clone(&ports.marks)),
             presences: Presences::new(Arc::clone(&sessions)),

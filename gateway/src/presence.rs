@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use protocol::UserId;
 use protocol::frame::Presence;
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 
 use crate::deliver::Sessions;
 use crate::metrics;
@@ -65,6 +66,8 @@ pub struct Presences {
     sessions: Arc<Sessions>,
     watched: DashMap<UserId, Watched>,
     going: Mutex<VecDeque<Going>>,
+    /// Somebody is going.
+    goes: Notify,
 }
 
 fn offline(last_seen_ms: Option<u64>) -> Presence {
@@ -74,7 +77,7 @@ fn offline(last_seen_ms: Option<u64>) -> Presence {
 impl Presences {
     /// Nobody is watched yet.
     pub fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions, watched: DashMap::new(), going: Mutex::default() }
+        Self { sessions, watched: DashMap::new(), going: Mutex::default(), goes: Notify::new() }
     }
 
     /// From now on this session hears of these users, and at once how they are. Whoever comes or goes meanwhile is told behind it.
@@ -124,6 +127,7 @@ impl Presences {
             watched.left = watched.left.max(Some(now));
         }
         self.going.lock().push_back(Going { user, left: now, left_ms });
+        self.goes.notify_one();
     }
 
     /// Tells of those who have been gone for long enough.
@@ -186,10 +190,12 @@ impl Watched {
 /// Tells who has gone, for ever; in a cluster also who is at other nodes.
 pub async fn run(node: &Gateway) {
     let turns = async {
-        let mut every = tokio::time::interval(TURN);
         loop {
-            every.tick().await;
-            node.presences.turn(Instant::now());
+            node.presences.goes.notified().await;
+            while !node.presences.going.lock().is_empty() {
+                tokio::time::sleep(TURN).await;
+                node.presences.turn(Instant::now());
+            }
         }
     };
     tokio::join!(turns, ask_for_ever(node));

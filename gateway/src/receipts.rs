@@ -1,4 +1,4 @@
-//! What clients acknowledge and read, on its way to become receipts. Reads are collected for a tenth of a second, acknowledgements for a second:
+//! What clients acknowledge and read, on its way to become receipts. Reads are collected for a tenth of a second after the first, acknowledgements for a second:
 //! of each only the furthest counts, so a chatty client costs no more than a quiet one.
 //!
 //! **What is delivered.** A member has been delivered everything up to the furthest cursor of any of its devices: what it acknowledged, what it said
@@ -17,6 +17,7 @@ use protocol::receipt::Marks;
 use protocol::{ConversationId, Position, Seq, UserId};
 use storage::receipt::{Mark, TakeMarks};
 use storage::store::{Place, Store};
+use tokio::sync::Notify;
 
 use crate::metrics;
 
@@ -42,6 +43,8 @@ pub struct TooManyReads;
 pub struct Receipts {
     reads: Mutex<Reads>,
     acknowledged: Mutex<Acknowledged>,
+    /// There are reads to be handed over.
+    unread: Notify,
     store: Arc<dyn Store>,
     marks: Arc<dyn TakeMarks>,
 }
@@ -49,7 +52,7 @@ pub struct Receipts {
 impl Receipts {
     /// Marks that go there.
     pub fn new(store: Arc<dyn Store>, marks: Arc<dyn TakeMarks>) -> Self {
-        Self { reads: Mutex::default(), acknowledged: Mutex::default(), store, marks }
+        Self { reads: Mutex::default(), acknowledged: Mutex::default(), unread: Notify::new(), store, marks }
     }
 
     /// A user has read a conversation up to a position. The furthest counts.
@@ -60,6 +63,9 @@ impl Receipts {
         let mut reads = self.reads.lock();
         if reads.len() >= READS_MAX && !reads.contains_key(&(user, conversation)) {
             return Err(TooManyReads);
+        }
+        if reads.is_empty() {
+            self.unread.notify_one();
         }
         let furthest = reads.entry((user, conversation)).or_default();
         *furthest = position.max(*furthest);
@@ -157,9 +163,9 @@ impl Receipts {
     /// Hands over for ever.
     pub async fn run(&self) {
         let reads = async {
-            let mut every = tokio::time::interval(READS_EVERY);
             loop {
-                every.tick().await;
+                self.unread.notified().await;
+                tokio::time::sleep(READS_EVERY).await;
                 self.flush_reads().await;
             }
         };

@@ -1,6 +1,8 @@
 //! `hello`: who, which device, from where. Then attach beside the connection, and the session begins with its answer.
 
+use std::future::Future as _;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use protocol::frame::{Hello, ServerFrame, Welcome};
@@ -30,7 +32,7 @@ impl Client {
     pub(super) fn hello(&mut self, hello: Hello, out: &mut Frames) {
         match self.stage {
             Stage::Greeting => {}
-            Stage::Resync => return self.attach_again(&hello),
+            Stage::Resync => return self.begin_attach(&hello, out),
             Stage::Attaching | Stage::Attached => return self.close_with(CloseCode::BadRequest),
         }
         match self.who_says(&hello) {
@@ -93,14 +95,10 @@ impl Client {
         self.who = Some(Box::new(who));
         // entered, then asked: whoever ends the session adds it to the ended ones, then looks at who has entered
         self.check_revoked();
-        self.begin_attach(hello);
+        self.begin_attach(hello, out);
     }
 
-    fn attach_again(&mut self, hello: &Hello) {
-        self.begin_attach(hello);
-    }
-
-    fn begin_attach(&mut self, hello: &Hello) {
+    fn begin_attach(&mut self, hello: &Hello, out: &mut Frames) {
         let Some(who) = &self.who else { return };
         self.stage = Stage::Attaching;
         self.told.hello(hello.rev);
@@ -114,7 +112,14 @@ impl Client {
             max_events: limits.window_events,
             max_bytes: limits.window_bytes,
         };
-        tokio::spawn(attach_beside(Arc::clone(&self.node), Arc::clone(&self.outbox), request));
+        let mut attach = Box::pin(attach_beside(Arc::clone(&self.node), Arc::clone(&self.outbox), request));
+        if attach.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(attach);
+        } else {
+            // nobody had to be waited for: `live` goes out together with `welcome`
+            let inbox = self.outbox.take_all_but_hints();
+            self.inbox(inbox, out);
+        }
     }
 
     /// The registry has an entry for this device, to be undone by this session.
@@ -263,7 +268,7 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
     // whether the mailbox was complete before it was read: only then a cursor beyond it belongs to nothing
     let mut complete = false;
     let attached = loop {
-        match attach::attach(&*node.ports.registry, &*node.ports.store, node.node, &request).await {
+        match attach::attach(&*node.ports.registry, &*node.ports.store, &node.known, node.node, &request).await {
             // being replayed, perhaps: then it will come to where the client is, or has since it was read
             Ok(attached) if attached.is_ahead() && !complete => {
                 metrics::dropped("attach_try", "replay");

@@ -194,7 +194,7 @@ impl Client {
     }
 
     /// What waited in the outbox.
-    fn inbox(&mut self, inbox: Inbox, out: &mut Frames) {
+    pub(crate) fn inbox(&mut self, inbox: Inbox, out: &mut Frames) {
         for (ticket, outcome) in inbox.settled {
             self.settled(ticket, outcome, out);
         }
