@@ -43,3 +43,14 @@ fn relays_are_compared_and_nothing_stays() {
     assert!(peers[2]["figures"]["cpu_s"]["ratio"].is_null(), "nothing is divided by figures of another day");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "folders are removed");
 }
+
+#[test]
+fn a_binary_that_is_not_there_is_said_before_anything_runs() {
+    for peer in ["centrifugo", "wukongim"] {
+        let mut compare = Command::new(env!("CARGO_BIN_EXE_benches"));
+        compare.args(["compare", "--peers", peer, &format!("--{peer}"), "no/such/binary", "--sockets", "2", "--idle", "2"]);
+        let done = compare.output().unwrap();
+        let why = String::from_utf8_lossy(&done.stderr);
+        assert!(!done.status.success() && why.contains("no/such/binary is missing"), "{why}");
+    }
+}

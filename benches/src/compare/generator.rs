@@ -18,8 +18,10 @@ use tokio::task::AbortHandle;
 use super::dialect::{self, Dialect, Seen, Session};
 use super::websocket::{self, Decoder};
 
-/// A client is in after so long, or the run fails.
-const ENTER_WAIT: Duration = Duration::from_secs(30);
+/// A client is in after so long, or tries again on a new connection: said, and part of what setting up costs.
+const ENTER_WAIT: Duration = Duration::from_secs(5);
+/// Tries to enter, before the run fails.
+const ENTER_TRIES: usize = 4;
 /// Clients that enter at the same time.
 const ENTERING: usize = 64;
 /// The last messages may come so late.
@@ -245,6 +247,17 @@ pub(crate) struct Load {
 }
 
 impl Crowd {
+    /// One client, in as many tries as it needs.
+    async fn client(address: SocketAddr, number: usize, dialect: &dyn Dialect) -> anyhow::Result<Client> {
+        for _ in 0..ENTER_TRIES {
+            match tokio::time::timeout(ENTER_WAIT, Client::enter(address, number, dialect)).await {
+                Ok(entered) => return entered,
+                Err(_) => eprintln!("client {number} is not in after {ENTER_WAIT:?}"),
+            }
+        }
+        anyhow::bail!("not in after {ENTER_TRIES} tries")
+    }
+
     /// So many clients enter, some at a time, and stay.
     pub(crate) async fn enter(address: SocketAddr, count: usize, dialect: Arc<dyn Dialect>) -> anyhow::Result<Self> {
         let counts = Arc::new(Counts {
@@ -259,14 +272,8 @@ impl Crowd {
         let dialect = Arc::clone(&crowd.dialect);
         let entering = futures_util::stream::iter(0..count).map(|number| {
             let dialect = Arc::clone(&dialect);
-            let entering = async move { tokio::time::timeout(ENTER_WAIT, Client::enter(address, number, &*dialect)).await };
-            async move {
-                let client = tokio::spawn(entering).await?;
-                client
-                    .ok()
-                    .with_context(|| format!("client {number} is not in after {ENTER_WAIT:?}"))?
-                    .with_context(|| format!("client {number}"))
-            }
+            let entering = async move { Self::client(address, number, &*dialect).await };
+            async move { tokio::spawn(entering).await?.with_context(|| format!("client {number}")) }
         });
         let mut entering = entering.buffered(ENTERING);
         while let Some(client) = entering.next().await {

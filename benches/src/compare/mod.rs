@@ -48,6 +48,12 @@ pub(crate) struct Compare {
     /// The nats-server binary.
     #[arg(long, default_value = "nats-server")]
     nats: PathBuf,
+    /// The centrifugo binary; without it the row is quoted.
+    #[arg(long, value_name = "BINARY")]
+    centrifugo: Option<PathBuf>,
+    /// The wukongim binary; without it the row is quoted.
+    #[arg(long, value_name = "BINARY")]
+    wukongim: Option<PathBuf>,
     /// Sockets that send and receive; even.
     #[arg(long, default_value_t = 1000)]
     sockets: usize,
@@ -126,8 +132,14 @@ impl Compare {
                 Name::Tungstenite => relay(Kind::Tungstenite),
                 Name::Nats => Row::of(peer::nats::Nats { binary: found(&self.nats)? }),
                 Name::Ejabberd => Row::of(peer::ejabberd::Ejabberd),
-                Name::Centrifugo => Row::quoted(&peer::reference::CENTRIFUGO),
-                Name::Wukongim => Row::quoted(&peer::reference::WUKONGIM),
+                Name::Centrifugo => match &self.centrifugo {
+                    Some(binary) => Row::of(peer::centrifugo::Centrifugo { binary: found(binary)? }),
+                    None => Row::quoted(&peer::reference::CENTRIFUGO),
+                },
+                Name::Wukongim => match &self.wukongim {
+                    Some(binary) => Row::of(peer::wukongim::Wukongim::new(found(binary)?)?),
+                    None => Row::quoted(&peer::reference::WUKONGIM),
+                },
             })
         };
         self.peers.iter().map(|name| row(*name)).collect()
@@ -169,12 +181,13 @@ async fn turn(compare: &Compare, peer: &dyn Peer, address: SocketAddr) -> anyhow
     let dir = tempfile::Builder::new().prefix("switchboard-compare-").tempdir_in(compare.dir.canonicalize()?)?;
     let clients = compare.clients();
     let (server, dialect) = tokio::task::block_in_place(|| peer.start(&Turn { dir: dir.path(), address, clients }))?;
-    let measured = measure(compare, &server, dialect, address).await;
+    let measured = measure(compare, peer, &server, dialect, address).await;
     measured.with_context(|| format!("the end of its log: {}", server.log()))
 }
 
 async fn measure(
     compare: &Compare,
+    peer: &dyn Peer,
     server: &peer::process::Server,
     dialect: std::sync::Arc<dyn dialect::Dialect>,
     address: SocketAddr,
@@ -188,6 +201,7 @@ async fn measure(
     crowd.check()?;
     let idle = server.cost()?;
     crowd.shrink(compare.sockets);
+    tokio::task::block_in_place(|| peer.acquaint(compare.sockets))?;
     tokio::time::sleep(SETTLE).await;
     let mut before = None;
     let note = || {

@@ -2,9 +2,11 @@
 
 use super::websocket::Opening;
 
+pub(crate) mod centrifugo;
 pub(crate) mod nats;
 pub(crate) mod relay;
 pub(crate) mod switchboard;
+pub(crate) mod wukongim;
 pub(crate) mod xmpp;
 
 /// A body begins with this many characters: `#` and the time it was due, in nanoseconds after the generator began, in hexadecimal.

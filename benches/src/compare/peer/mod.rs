@@ -9,11 +9,13 @@ use process::Server;
 
 pub(crate) mod process;
 
+pub(crate) mod centrifugo;
 pub(crate) mod ejabberd;
 pub(crate) mod nats;
 pub(crate) mod reference;
 pub(crate) mod relay;
 pub(crate) mod switchboard;
+pub(crate) mod wukongim;
 
 /// When the sender's message is safe: peers of different kinds do different work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,4 +61,13 @@ pub(crate) trait Peer {
     /// # Errors
     /// When it does not come up; its log is part of what is said.
     fn start(&self, turn: &Turn<'_>) -> anyhow::Result<(Server, Arc<dyn Dialect>)>;
+
+    /// Makes what pairs have when they do not write for the first time: between what is measured with idle clients and the messages. The first
+    /// `writers` clients will write.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn acquaint(&self, _writers: usize) -> anyhow::Result<()> {
+        Ok(())
+    }
 }

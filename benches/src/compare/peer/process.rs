@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ pub(crate) struct Cost {
 
 impl Server {
     /// Starts a command in the folder `dir`, which is the server's and goes with it; what it prints goes to `dir/server.log`.
-    pub(crate) fn start(command: &Command, dir: &std::path::Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &Command, dir: &Path) -> anyhow::Result<Self> {
         let log = dir.join("server.log");
         let out = File::create(&log)?;
         let mut shell = Command::new("sh");
@@ -118,6 +118,15 @@ impl Drop for Server {
     }
 }
 
+/// A command without the settings of whoever runs this: the variables of its environment whose names begin with `settings`.
+pub(crate) fn command(binary: &Path, settings: &str) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(settings)) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Whether a port takes connections.
 pub(crate) fn listens(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
@@ -125,15 +134,26 @@ pub(crate) fn listens(address: SocketAddr) -> bool {
 
 /// Whether `GET path` answers 200.
 pub(crate) fn answers(address: SocketAddr, path: &str) -> bool {
-    let ask = || {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head)?;
-        std::io::Result::Ok(head == *b"HTTP/1.1 200")
-    };
-    ask().unwrap_or(false)
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    ask(address, &request, Duration::from_secs(2)).unwrap_or(false)
+}
+
+/// Whether `POST path` with this JSON answers 200.
+pub(crate) fn accepts(address: SocketAddr, path: &str, json: &str) -> std::io::Result<bool> {
+    let (kind, length) = ("application/json", json.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}"
+    );
+    ask(address, &format!("{head}\r\n\r\n{json}"), Duration::from_secs(30))
+}
+
+fn ask(address: SocketAddr, request: &str, wait: Duration) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(wait))?;
+    stream.write_all(request.as_bytes())?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    Ok(head == *b"HTTP/1.1 200")
 }
 
 /// A process and all below it.

@@ -1,5 +1,6 @@
-//! Figures of peers that are not run here: measured on 2026-11-21 on a machine of 2 vCPU (Intel Xeon, Debian 12), quiet, one round, with
-//! another generator of the same kind, server and generator on a processor each. Good for an order of magnitude, not for a ratio.
+//! Figures of peers, quoted where no binary of theirs is given: measured on 2026-11-21 on a machine of 2 vCPU (Intel Xeon, Debian 12), quiet,
+//! one round, with another generator of the same kind, server and generator on a processor each. Good for an order of magnitude, not for a
+//! ratio.
 
 use super::Durability;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 
-use super::process::{Server, answers};
+use super::process::{self, Server, answers};
 use super::{Durability, Peer, Turn};
 use crate::compare::dialect::{self, Dialect};
 
@@ -15,14 +15,8 @@ pub(crate) struct Switchboard {
 }
 
 impl Switchboard {
-    /// Settings of whoever runs this must not reach the server.
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
-        let foreign = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SWITCHBOARD_"));
-        for (name, _) in foreign {
-            command.env_remove(name);
-        }
-        command
+        process::command(&self.binary, "SWITCHBOARD_")
     }
 }
 
