@@ -129,9 +129,11 @@ async fn read(store: &dyn Store, known: &Known, request: &Attach) -> Result<(u64
     // 0 asks for the oldest event kept
     let cursor = place.seq.max(slice.head.floor);
     // a device is known from now on, at what it said: if it ever comes without a cursor, it goes on from there
-    if request.cursor.is_some() && !known.has(request.user, &request.device, epoch) {
+    if request.cursor.is_none() {
+        known.add(request.user, &request.device, epoch);
+    } else if !known.has(request.user, &request.device, epoch) {
         store.cursor(request.user, &request.device, Some(cursor)).await?;
+        known.add(request.user, &request.device, epoch);
     }
-    known.add(request.user, &request.device, epoch);
     Ok((epoch, Start::At(cursor, slice)))
 }

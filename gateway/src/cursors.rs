@@ -12,7 +12,7 @@ use storage::store::{Cursor, Place, Seen, Store};
 
 /// How often they are written.
 const EVERY: Duration = Duration::from_secs(1);
-/// Most rows in one statement: what it costs in memory is bounded, and a statement of so many costs a row no more than a larger one.
+/// Most rows in one statement, which bounds what it costs in memory. Embedded each is a transaction with its fsync, and others get their turn between two.
 const BATCH: usize = 1_000;
 
 /// Cursors not written yet; at most one for each attached device.

@@ -1,15 +1,17 @@
 //! Devices that the store is known to know: one of these that attaches with a cursor of its own need not be made known to the store again.
 //!
-//! Bounded in number and in time. Two generations: when the young one is full or an hour old it becomes the old one, and what was old is forgotten;
-//! so a device that the store has forgotten after months of absence is not taken for known. Kept are hashes under a random key: one entry is eight
-//! bytes, and nobody can choose a name that is taken for another's.
+//! Bounded in number and in time. Two generations: when the young one is full or an hour old it becomes the old one, and what was old is forgotten.
+//! Being asked for keeps nobody here: after two hours at most the store is asked again, which is also how it hears that a quiet device is alive, and how
+//! one comes back that a database set back has lost. Kept are hashes under a random key: one entry is eight bytes, and nobody can choose a name that is
+//! taken for another's.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use protocol::{DeviceName, UserId};
+use tokio::time::Instant;
 
 /// Devices in a generation.
 const ROOM: usize = 100_000;
@@ -81,7 +83,12 @@ impl Known {
 
 impl Generations {
     fn turn(&mut self, now: Instant) {
-        if self.young.len() >= ROOM || now.saturating_duration_since(self.since) >= AGE {
+        let age = now.saturating_duration_since(self.since);
+        if age >= 2 * AGE {
+            // nobody has come for so long: both are too old
+            self.young.clear();
+        }
+        if age >= AGE || self.young.len() >= ROOM {
             self.old = std::mem::take(&mut self.young);
             self.since = now;
         }
@@ -130,5 +137,8 @@ mod tests {
             known.generations.lock().turn(now);
             assert_eq!(known.has(user, &device("phone"), 1), still);
         }
+        known.add(user, &device("phone"), 1);
+        known.generations.lock().turn(now + 2 * AGE);
+        assert!(!known.has(user, &device("phone"), 1), "also when nobody came meanwhile");
     }
 }

@@ -1,4 +1,4 @@
-//! `hello`: who, which device, from where. Then attach beside the connection, and the session begins with its answer.
+//! `hello`: who, which device, from where. Then attach, beside the connection if anything has to be waited for, and the session begins with its answer.
 
 use std::future::Future as _;
 use std::sync::Arc;
@@ -32,7 +32,11 @@ impl Client {
     pub(super) fn hello(&mut self, hello: Hello, out: &mut Frames) {
         match self.stage {
             Stage::Greeting => {}
-            Stage::Resync => return self.begin_attach(&hello, out),
+            Stage::Resync => {
+                // each costs an attach and may bring nothing but the next
+                self.grumble();
+                return self.begin_attach(&hello, out);
+            }
             Stage::Attaching | Stage::Attached => return self.close_with(CloseCode::BadRequest),
         }
         match self.who_says(&hello) {
@@ -95,7 +99,9 @@ impl Client {
         self.who = Some(Box::new(who));
         // entered, then asked: whoever ends the session adds it to the ended ones, then looks at who has entered
         self.check_revoked();
-        self.begin_attach(hello, out);
+        if self.close.is_none() {
+            self.begin_attach(hello, out);
+        }
     }
 
     fn begin_attach(&mut self, hello: &Hello, out: &mut Frames) {
