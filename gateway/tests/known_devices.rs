@@ -1,7 +1,5 @@
 //! A device that attached with a cursor of its own goes on from there when it comes without one, however little the store was asked in between.
 
-mod without_engines;
-
 use std::time::Duration;
 
 use gateway::attach::{Attach, Start, attach};
