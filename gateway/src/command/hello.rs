@@ -99,12 +99,14 @@ impl Client {
         self.who = Some(Box::new(who));
         // entered, then asked: whoever ends the session adds it to the ended ones, then looks at who has entered
         self.check_revoked();
-        if self.close.is_none() {
-            self.begin_attach(hello, out);
-        }
+        self.begin_attach(hello, out);
     }
 
     fn begin_attach(&mut self, hello: &Hello, out: &mut Frames) {
+        if self.close.is_some() {
+            // whoever is to go is shown nothing more
+            return;
+        }
         let Some(who) = &self.who else { return };
         self.stage = Stage::Attaching;
         self.told.hello(hello.rev);
