@@ -91,13 +91,8 @@ fn subject(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::take;
     use super::*;
-
-    fn take(session: &mut dyn Session, payload: &str) -> Seen {
-        let mut seen = Seen::default();
-        session.take(payload.as_bytes(), &mut seen).unwrap();
-        seen
-    }
 
     fn push(due: u64) -> String {
         let text = super::super::body(due, 30);

@@ -79,6 +79,13 @@ pub(crate) fn number(text: &[u8], what: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// What one text message of the server means.
+    pub(super) fn take(session: &mut dyn Session, payload: &str) -> Seen {
+        let mut seen = Seen::default();
+        session.take(payload.as_bytes(), &mut seen).unwrap();
+        seen
+    }
+
     #[test]
     fn a_body_carries_when_it_was_due() {
         for time in [0, 1, 123_456_789, u64::MAX] {

@@ -74,13 +74,8 @@ impl Session for Attached {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::take;
     use super::*;
-
-    fn take(session: &mut dyn Session, payload: &str) -> Seen {
-        let mut seen = Seen::default();
-        session.take(payload.as_bytes(), &mut seen).unwrap();
-        seen
-    }
 
     #[test]
     fn events_of_others_count_and_are_acknowledged() {

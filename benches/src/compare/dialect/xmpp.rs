@@ -140,6 +140,7 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::take;
     use super::*;
 
     #[test]
@@ -156,12 +157,6 @@ mod tests {
         assert_eq!(name(b"<stream:features><bind/>"), b"stream:features");
         assert_eq!(name(b"<a>"), b"a");
         assert_eq!(name(b"none"), b"");
-    }
-
-    fn take(session: &mut dyn Session, payload: &str) -> Seen {
-        let mut seen = Seen::default();
-        session.take(payload.as_bytes(), &mut seen).unwrap();
-        seen
     }
 
     #[test]
