@@ -18,6 +18,7 @@ use protocol::{ConversationId, Position, Seq, UserId};
 use storage::receipt::{Mark, TakeMarks};
 use storage::store::{Place, Store};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::metrics;
 
@@ -31,6 +32,10 @@ const READS_MAX: usize = 65_536;
 const STEPS: usize = 16;
 /// Mailboxes asked for deliveries at once.
 const ASKED_AT_ONCE: usize = 4;
+/// Mailboxes asked one after the other; then messages have the store to themselves.
+const PIECE: usize = 32;
+/// Over so long a turn is spread: by the end of it all have been asked.
+const TURN: Duration = Duration::from_millis(800);
 
 type Reads = HashMap<(UserId, ConversationId), Position>;
 type Acknowledged = HashMap<UserId, Place>;
@@ -116,11 +121,21 @@ impl Receipts {
         }
     }
 
-    /// Makes deliveries of what was acknowledged. What cannot be told now is kept.
-    pub async fn flush_deliveries(&self) {
-        let acknowledged = std::mem::take(&mut *self.acknowledged.lock());
-        let told = stream::iter(acknowledged).map(|(user, place)| self.deliveries(user, place));
-        told.buffer_unordered(ASKED_AT_ONCE).for_each(|()| async {}).await;
+    /// Makes deliveries of what was acknowledged, spread over so long. What cannot be told now is kept.
+    pub async fn flush_deliveries(&self, within: Duration) {
+        let users: Vec<_> = self.acknowledged.lock().keys().copied().collect();
+        let pieces = users.chunks(PIECE);
+        let pause = within.checked_div(u32::try_from(pieces.len()).unwrap_or(u32::MAX)).unwrap_or_default();
+        let began = Instant::now();
+        for (number, piece) in (0_u32..).zip(pieces) {
+            tokio::time::sleep_until(began + pause * number).await;
+            let acknowledged: Vec<_> = {
+                let mut waiting = self.acknowledged.lock();
+                piece.iter().filter_map(|user| waiting.remove_entry(user)).collect()
+            };
+            let told = stream::iter(acknowledged).map(|(user, place)| self.deliveries(user, place));
+            told.buffer_unordered(ASKED_AT_ONCE).for_each(|()| async {}).await;
+        }
     }
 
     /// A long backlog goes in steps, some of them a turn.
@@ -174,7 +189,7 @@ impl Receipts {
             every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 every.tick().await;
-                self.flush_deliveries().await;
+                self.flush_deliveries(TURN).await;
             }
         };
         tokio::join!(reads, deliveries);

@@ -210,7 +210,7 @@ impl World {
     /// What was said so far becomes receipts, as the commit cycle does it.
     async fn receipts(&mut self, pushed: bool) {
         self.node.receipts.flush_reads().await;
-        self.node.receipts.flush_deliveries().await;
+        self.node.receipts.flush_deliveries(Duration::ZERO).await;
         let marks = std::mem::take(&mut *self.marked.0.lock());
         let keys = receipt::keys_of(&marks);
         let rows = self.store.receipts(SHARD, &keys).await.expect("in memory");
