@@ -15,13 +15,22 @@ pub struct Schedule {
     rate: f64,
     ramp: f64,
     length: f64,
+    surge: Option<Step>,
+}
+
+/// Another rate for a while, in seconds and sends a second.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    at: f64,
+    lasts: f64,
+    rate: f64,
 }
 
 impl Schedule {
     /// `rate` sends a second for `length`.
     #[must_use]
     pub fn steady(rate: f64, length: Duration) -> Self {
-        Self { from: rate, rate, ramp: 0.0, length: length.as_secs_f64() }
+        Self { from: rate, rate, ramp: 0.0, length: length.as_secs_f64(), surge: None }
     }
 
     /// The schedule of a scenario: warm-up and measured time.
@@ -30,7 +39,12 @@ impl Schedule {
         let (rate, warmup) = (scenario.rate(), scenario.warmup.0);
         let from = scenario.load.as_ref().and_then(|load| load.ramp_from);
         let ramp = if from.is_some() { warmup.as_secs_f64() } else { 0.0 };
-        Self { from: from.unwrap_or(rate), rate, ramp, length: (warmup + scenario.duration.0).as_secs_f64() }
+        let surge = scenario.surge.as_ref().map(|surge| Step {
+            at: (warmup + surge.after.0).as_secs_f64(),
+            lasts: surge.lasts.0.as_secs_f64(),
+            rate: rate * surge.factor,
+        });
+        Self { from: from.unwrap_or(rate), rate, ramp, length: (warmup + scenario.duration.0).as_secs_f64(), surge }
     }
 
     /// When the `n`-th send is due, in seconds; `n` may lie between two sends.
@@ -38,10 +52,24 @@ impl Schedule {
     pub fn due(&self, n: f64) -> f64 {
         let ramped = (self.from + self.rate) / 2.0 * self.ramp;
         if n >= ramped {
-            return self.ramp + (n - ramped) / self.rate;
+            return self.ramp + self.due_at_rate(n - ramped);
         }
         let growth = (self.rate - self.from) / self.ramp;
         if growth == 0.0 { n / self.from } else { ((self.from * self.from + 2.0 * growth * n).sqrt() - self.from) / growth }
+    }
+
+    /// The same behind the ramp, counted from its end.
+    fn due_at_rate(&self, n: f64) -> f64 {
+        let Some(surge) = self.surge else { return n / self.rate };
+        let before = (surge.at - self.ramp) * self.rate;
+        let during = surge.lasts * surge.rate;
+        if n <= before {
+            n / self.rate
+        } else if n <= before + during {
+            surge.at - self.ramp + (n - before) / surge.rate
+        } else {
+            surge.at - self.ramp + surge.lasts + (n - before - during) / self.rate
+        }
     }
 
     /// The times of all sends, in seconds and in order. With `phase`, a part of the distance of two sends, those of
@@ -90,11 +118,22 @@ mod tests {
 
     #[test]
     fn a_ramp_rises_to_the_rate() {
-        let schedule = Schedule { from: 0.0, rate: 100.0, ramp: 2.0, length: 3.0 };
+        let schedule = Schedule { from: 0.0, rate: 100.0, ramp: 2.0, length: 3.0, surge: None };
         let times: Vec<_> = schedule.times(Arrivals::Even, 0.0, &mut StdRng::seed_from_u64(1)).collect();
         assert_eq!(times.len(), 200, "100 in the ramp, 100 after it");
         let first = times.iter().filter(|at| **at < 1.0).count();
         assert!((24..=26).contains(&first), "a quarter of the ramp in its first half: {first}");
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn a_surge_is_a_multiple_for_its_time() {
+        let surge = Some(Step { at: 3.0, lasts: 2.0, rate: 300.0 });
+        let schedule = Schedule { from: 0.0, rate: 100.0, ramp: 2.0, length: 7.0, surge };
+        let times: Vec<_> = schedule.times(Arrivals::Even, 0.0, &mut StdRng::seed_from_u64(1)).collect();
+        let within = |from: f64, to: f64| times.iter().filter(|at| (from..to).contains(*at)).count();
+        assert_eq!(times.len(), 100 + 100 + 600 + 200);
+        assert_eq!((within(0.0, 2.0), within(2.0, 3.0), within(3.0, 5.0), within(5.0, 7.0)), (100, 100, 600, 200));
         assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
     }
 

@@ -133,7 +133,7 @@ pub fn check_rate(scenario: &Scenario, limits: Limits) -> Result<()> {
     let copies = scenario.retry.as_ref().map_or(1.0, |retry| 1.0 + retry.share * f64::from(retry.copies - 1));
     let away = scenario.offline.as_ref().map_or(0.0, |offline| offline.share);
     let senders = (scenario.users() as f64 * (1.0 - away)).max(1.0);
-    let (rate, allowed) = (scenario.rate() * copies, f64::from(limits.sends_per_s));
+    let (rate, allowed) = (scenario.peak() * copies, f64::from(limits.sends_per_s));
     let each = rate / senders;
     let need = (rate / allowed).ceil() / (1.0 - away) * f64::from(scenario.devices);
     ensure!(

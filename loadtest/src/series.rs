@@ -31,12 +31,25 @@ pub enum Kind {
     Resume,
     /// From saying that something is read to the receipt at its sender.
     Read,
+    /// From writing the attempt that was accepted to `accepted`: what an overloaded server makes those wait whom it takes. Counted where senders give up.
+    Attempt,
+    /// As `Accepted`, of what was due after a surge.
+    Recovered,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Accepted, Self::Delivered, Self::Synced, Self::Backlog, Self::Connect, Self::Resume, Self::Read];
+    pub const ALL: [Self; 9] = [
+        Self::Accepted,
+        Self::Delivered,
+        Self::Synced,
+        Self::Backlog,
+        Self::Connect,
+        Self::Resume,
+        Self::Read,
+        Self::Attempt,
+        Self::Recovered,
+    ];
 
     /// Its name in reports.
     #[must_use]
@@ -49,6 +62,8 @@ impl Kind {
             Self::Connect => "connect",
             Self::Resume => "resume",
             Self::Read => "read",
+            Self::Attempt => "attempt",
+            Self::Recovered => "recovered",
         }
     }
 }

@@ -42,7 +42,8 @@ async fn every_built_in_scenario_is_clean() {
     for (name, _) in BUILT_IN {
         let report = run(scenario::load(name).unwrap().smoke(), Plant::Nothing).await;
         assert!(report.passes(), "{name}: {report}");
-        let sends = if report.scenario.load.is_some() { 230 } else { 0 };
+        let surge = if report.scenario.surge.is_some() { 100 } else { 0 };
+        let sends = if report.scenario.load.is_some() { 230 + surge } else { 0 };
         assert_eq!(report.counts.due, sends, "{name}: {report}");
         let count = |kind| report.series.get(&kind).map_or(0, |series| series.count);
         assert_eq!(count(Kind::Connect), report.scenario.sockets as u64, "{name}: everybody came: {report}");
@@ -52,6 +53,7 @@ async fn every_built_in_scenario_is_clean() {
         if ["offline-drain", "slow-readers"].contains(name) {
             assert!(count(Kind::Backlog) > 0, "{name}: somebody was not reading: {report}");
         }
+        assert_eq!(count(Kind::Attempt) > 0 && count(Kind::Recovered) > 0, *name == "overload", "{name}: {report}");
         assert!(sends == 0 || report.counts.put_back > 0, "{name}: the model refuses now and then: {report}");
     }
 }
@@ -108,6 +110,21 @@ async fn an_expectation_that_fails_fails_the_run() {
     let report = run(scenario, Plant::Nothing).await;
     assert!(report.is_clean() && !report.passes(), "{report}");
     assert_eq!(report.expectations.iter().map(|judged| judged.holds).collect::<Vec<_>>(), [false, true]);
+}
+
+/// What nobody could send is told, and does not spoil what was sent before and after it.
+#[tokio::test]
+async fn who_is_put_off_for_long_gives_up_and_the_next_is_not_late() {
+    let mut scenario = direct();
+    scenario.load.as_mut().unwrap().give_up = Some(Span::millis(100));
+    scenario.surge = Some(scenario::Surge { factor: 1.0, after: Span::default(), lasts: Span::millis(700) });
+    let report = run(scenario, Plant::Overload).await;
+    assert!(report.passes() && report.counts.put_back > 0, "{report}");
+    assert!((50..=250).contains(&report.counts.given_up), "half a second of 400 a second, but for what was under way: {report}");
+    assert_eq!(report.counts.accepted + report.counts.given_up, 520, "{report}");
+    let at = |kind: Kind, statistic| report.series[&kind].statistic(statistic).unwrap();
+    assert!(at(Kind::Accepted, "max") > 0.3, "the first to be put off waited all the time: {report}");
+    assert!(at(Kind::Attempt, "max") < at(Kind::Accepted, "max") && at(Kind::Recovered, "max") < at(Kind::Accepted, "max"), "{report}");
 }
 
 #[tokio::test]

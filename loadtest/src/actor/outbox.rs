@@ -22,7 +22,8 @@ pub struct Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
-    Sent,
+    /// On this connection, at this time.
+    Sent(Instant),
     Refused,
 }
 
@@ -67,24 +68,39 @@ impl Outbox {
         self.hold_until
     }
 
+    /// Whether nothing is sent now because something was put off.
+    #[must_use]
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.hold_until.is_some_and(|until| now < until) || self.refused > 0
+    }
+
     /// The next one to put on the wire, if it may be sent now. It counts as sent.
     pub fn take_next(&mut self, window: usize, now: Instant) -> Option<Item> {
-        if self.hold_until.is_some_and(|until| now < until) || self.refused > 0 || self.in_flight >= window {
+        if self.is_held(now) || self.in_flight >= window {
             return None;
         }
         self.hold_until = None;
         let (item, state) = self.items.get_mut(self.next)?;
-        *state = State::Sent;
+        *state = State::Sent(now);
         self.next += 1;
         self.in_flight += 1;
         Some(item.clone())
+    }
+
+    /// When it was put on the wire, if its answer is owed on this connection.
+    #[must_use]
+    pub fn sent_at(&self, id: Uuid) -> Option<Instant> {
+        match self.items.get(self.find(id)?)? {
+            (_, State::Sent(at)) => Some(*at),
+            _ => None,
+        }
     }
 
     /// The answer is final: accepted, or refused for good. Returns whether it was unsettled.
     pub fn settle(&mut self, id: Uuid) -> bool {
         let Some(index) = self.find(id) else { return false };
         match self.items.remove(index) {
-            Some((_, State::Sent)) => self.in_flight -= 1,
+            Some((_, State::Sent(_))) => self.in_flight -= 1,
             Some((_, State::Refused)) => self.refused -= 1,
             Some((_, State::Waiting)) | None => {}
         }
@@ -98,7 +114,7 @@ impl Outbox {
     /// Not this time: to be sent again, not before `again_at`. Returns whether it was unsettled.
     pub fn put_back(&mut self, id: Uuid, again_at: Instant) -> bool {
         let Some(index) = self.find(id) else { return false };
-        if let Some((_, state @ State::Sent)) = self.items.get_mut(index) {
+        if let Some((_, state @ State::Sent(_))) = self.items.get_mut(index) {
             *state = State::Refused;
             self.in_flight -= 1;
             self.refused += 1;
@@ -158,6 +174,7 @@ mod tests {
         let (mut outbox, ids) = outbox(3);
         let now = Instant::now();
         assert_eq!(outbox.take_next(2, now).unwrap().id, ids[0]);
+        assert_eq!((outbox.sent_at(ids[0]), outbox.sent_at(ids[1])), (Some(now), None));
         assert_eq!(outbox.take_next(2, now).unwrap().id, ids[1]);
         assert!(outbox.take_next(2, now).is_none());
         assert!(outbox.settle(ids[1]));

@@ -29,6 +29,8 @@ pub struct Counts {
     pub delivered: u64,
     /// Attempts that were put off by the server.
     pub put_back: u64,
+    /// Sends that were given up by their senders before they went out.
+    pub given_up: u64,
     /// Devices that became live for the first time.
     pub connects: u64,
     /// Devices that became live again.
@@ -53,6 +55,7 @@ impl Counts {
         self.last_measured_us = self.last_measured_us.max(other.last_measured_us);
         self.delivered += other.delivered;
         self.put_back += other.put_back;
+        self.given_up += other.given_up;
         self.connects += other.connects;
         self.resumes += other.resumes;
         self.broken += other.broken;
@@ -90,6 +93,7 @@ pub(super) struct Meters {
     pub(super) last_measured_us: AtomicU64,
     pub(super) delivered: AtomicU64,
     pub(super) put_back: AtomicU64,
+    pub(super) given_up: AtomicU64,
     pub(super) connects: AtomicU64,
     pub(super) resumes: AtomicU64,
     pub(super) broken: AtomicU64,
@@ -144,6 +148,7 @@ impl Meters {
             last_measured_us: read(&self.last_measured_us),
             delivered: read(&self.delivered),
             put_back: read(&self.put_back),
+            given_up: read(&self.given_up),
             connects: read(&self.connects),
             resumes: read(&self.resumes),
             broken: read(&self.broken),

@@ -165,6 +165,22 @@ impl Crew {
         due_us >= self.measured_from_us.load(Ordering::Relaxed)
     }
 
+    fn gives_up(&self) -> bool {
+        self.scenario.load.as_ref().is_some_and(|load| load.give_up.is_some())
+    }
+
+    /// Whether a send of this time that has not gone out yet is not wanted any more.
+    fn is_given_up(&self, due_us: u64) -> bool {
+        let after = self.scenario.load.as_ref().and_then(|load| load.give_up);
+        after.is_some_and(|after| Duration::from_micros(self.now_us().saturating_sub(due_us)) > after.0)
+    }
+
+    /// Whether what is due then is due after the surge.
+    fn is_recovered(&self, due_us: u64) -> bool {
+        let since = Duration::from_micros(due_us.saturating_sub(self.load_began_us()));
+        self.scenario.recovered_at().is_some_and(|at| since >= at)
+    }
+
     fn user_number(&self, user: u32) -> u64 {
         self.users.get(user as usize).copied().unwrap_or_default()
     }

@@ -64,10 +64,16 @@ impl Lane {
 
     async fn send_due(&mut self, client: &mut Client, control: &Control) -> Result<(), ClientError> {
         let mut fed = false;
-        while self.outbox.len() < self.window {
+        // Who may give up decides only on what can go out at once.
+        let held = self.crew.gives_up() && self.outbox.is_held(Instant::now());
+        while !held && self.outbox.len() < self.window {
             let Some(due_us) = control.pop_due() else { break };
             self.crew.meters.late.fetch_sub(1, Ordering::Relaxed);
-            self.decide(due_us);
+            if self.crew.is_given_up(due_us) {
+                self.crew.meters.given_up.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.decide(due_us);
+            }
         }
         let now = Instant::now();
         while let Some(item) = self.echoes.take(now) {
@@ -144,6 +150,7 @@ impl Lane {
     fn on_accepted(&mut self, id: Uuid) {
         let (_, number) = numbers_of(id);
         self.answered = Instant::now();
+        let sent_at = self.outbox.sent_at(id);
         if !self.outbox.settle(id) {
             return;
         }
@@ -157,7 +164,14 @@ impl Lane {
         crew.meters.last_measured_us.fetch_max(now_us.saturating_sub(crew.load_began_us()), Ordering::Relaxed);
         // A sender that was away on purpose says nothing about the server.
         if due_us >= self.absent_until_us {
-            crew.meters.add(Kind::Accepted, Duration::from_micros(now_us.saturating_sub(due_us)));
+            let took = Duration::from_micros(now_us.saturating_sub(due_us));
+            crew.meters.add(Kind::Accepted, took);
+            if let Some(sent_at) = sent_at.filter(|_| crew.gives_up()) {
+                crew.meters.add(Kind::Attempt, sent_at.elapsed());
+            }
+            if crew.is_recovered(due_us) {
+                crew.meters.add(Kind::Recovered, took);
+            }
         }
     }
 

@@ -348,6 +348,7 @@ impl Report {
         Some(match name {
             "rate" => self.achieved_rate,
             "put_back" => self.counts.put_back as f64,
+            "given_up" => self.counts.given_up as f64,
             "broken" => self.counts.broken as f64,
             "late" => self.counts.late as f64,
             "server.slope" => self.server.as_ref()?.slope?,
@@ -361,10 +362,22 @@ impl Report {
         })
     }
 
+    /// Sends a second that were accepted during the surge; 0 without one.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a count of seconds")]
+    pub fn accepted_in_surge(&self) -> f64 {
+        let measured = || self.timeline.iter().filter(|point| point.measured);
+        let Some((surge, first)) = self.scenario.surge.as_ref().zip(measured().next()) else { return 0.0 };
+        let from = first.seconds + surge.after.0.as_secs_f64();
+        let within = from..from + surge.lasts.0.as_secs_f64();
+        let seconds: Vec<_> = measured().filter(|point| within.contains(&point.seconds)).map(|point| point.accepted).collect();
+        seconds.iter().sum::<f64>() / seconds.len().max(1) as f64
+    }
+
     /// Whether everything that was promised was kept, and everything due was done.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let sent = self.counts.accepted == self.counts.due && (self.scenario.load.is_none() || self.counts.due > 0);
+        let sent = self.counts.accepted + self.counts.given_up == self.counts.due && (self.scenario.load.is_none() || self.counts.due > 0);
         self.found.is_clean() && sent
     }
 

@@ -20,7 +20,12 @@ impl fmt::Display for Report {
         }
         writeln!(out, ", {} workers, {} measured, {:.0} s in all", self.workers, scenario.duration, self.seconds)?;
         if scenario.load.is_some() {
-            writeln!(out, "rate: {:.0}/s intended, {:.0}/s accepted", self.intended_rate, self.achieved_rate)?;
+            write!(out, "rate: {:.0}/s intended, {:.0}/s accepted", self.intended_rate, self.achieved_rate)?;
+            if let Some(surge) = &scenario.surge {
+                let (from, peak, accepted) = (surge.after, scenario.peak(), self.accepted_in_surge());
+                write!(out, "; a surge of {peak:.0}/s from {from} for {}, {accepted:.0}/s accepted in it", surge.lasts)?;
+            }
+            writeln!(out)?;
         }
         for (kind, summary) in self.series.iter().filter(|(_, summary)| summary.count > 0) {
             writeln!(out, "{:<10} {}", format!("{}:", kind.name()), line(summary))?;
@@ -45,6 +50,9 @@ impl Report {
             write!(out, ", {} {}", self.found.count(fault), fault.name())?;
         }
         write!(out, "; {} put off, {} connections broke, {} attempts failed", counts.put_back, counts.broken, counts.failed)?;
+        if counts.given_up > 0 {
+            write!(out, ", {} given up by their senders before they went out", counts.given_up)?;
+        }
         if counts.foreign > 0 {
             write!(out, ", {} messages of other runs", counts.foreign)?;
         }

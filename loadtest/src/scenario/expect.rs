@@ -8,11 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::units::{bytes, duration};
 
 /// The series that have latencies.
-pub const SERIES: [&str; 6] = ["accepted", "delivered", "synced", "backlog", "connect", "resume"];
+pub const SERIES: [&str; 9] =
+    ["accepted", "delivered", "synced", "backlog", "connect", "resume", "read", "attempt", "recovered"];
 /// What is known of a latency series.
 pub const STATISTICS: [&str; 8] = ["p50", "p90", "p95", "p99", "p99.9", "max", "mean", "count"];
 /// The other figures.
-pub const FIGURES: [&str; 7] = ["rate", "put_back", "broken", "late", "server.slope", "client.slope", "server.cpu_per_million"];
+pub const FIGURES: [&str; 8] =
+    ["rate", "put_back", "given_up", "broken", "late", "server.slope", "client.slope", "server.cpu_per_million"];
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]

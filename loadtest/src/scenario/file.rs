@@ -17,6 +17,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("soak", include_str!("../../scenarios/soak.toml")),
     ("restart", include_str!("../../scenarios/restart.toml")),
     ("retry-storm", include_str!("../../scenarios/retry-storm.toml")),
+    ("overload", include_str!("../../scenarios/overload.toml")),
 ];
 
 /// A mistake in a scenario file.
@@ -105,6 +106,9 @@ fn check_load(scenario: &Scenario) -> Result<(), (&'static str, String)> {
     if load.ramp_from.is_some_and(|from| !from.is_finite() || from < 0.0) {
         return Err(("load.ramp_from", "load.ramp_from must be 0 or above".to_owned()));
     }
+    if load.give_up.is_some_and(|after| after.0.is_zero()) {
+        return Err(("load.give_up", "load.give_up must be above 0s".to_owned()));
+    }
     if scenario.users() < 2 || (scenario.contacts.count == 1 && !scenario.users().is_multiple_of(2)) {
         return Err(("sockets", "sockets must give an even number of users, at least 2, who can write to each other".to_owned()));
     }
@@ -124,6 +128,17 @@ fn check_parts(scenario: &Scenario) -> Result<(), (&'static str, String)> {
     for (key, share) in shares {
         if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
             return Err((key, format!("{key} is a share: between 0 and 1, such as 0.1 for a tenth")));
+        }
+    }
+    if let Some(surge) = &scenario.surge {
+        if !surge.factor.is_finite() || surge.factor <= 0.0 {
+            return Err(("surge.factor", "surge.factor must be above 0, such as 3.0 for three times the rate".to_owned()));
+        }
+        if surge.after.0 + surge.lasts.0 > scenario.duration.0 {
+            return Err(("surge.lasts", "surge.after and surge.lasts must fit into duration".to_owned()));
+        }
+        if scenario.load.is_none() {
+            return Err(("surge", "surge needs a [load]".to_owned()));
         }
     }
     if scenario.cut.as_ref().is_some_and(|cut| cut.every.0.is_zero()) {

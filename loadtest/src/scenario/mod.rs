@@ -8,6 +8,8 @@ mod file;
 mod smoke;
 pub mod units;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use file::{BUILT_IN, Mistake, check, load, parse};
@@ -47,6 +49,8 @@ pub struct Scenario {
     pub connect: Connect,
     /// What they send; absent: nothing.
     pub load: Option<Load>,
+    /// There is more of it for a while.
+    pub surge: Option<Surge>,
     /// How long messages are.
     #[serde(default)]
     pub body: Body,
@@ -119,6 +123,20 @@ pub struct Load {
     /// `even`, or `poisson`: as people come, at random times.
     #[serde(default)]
     pub arrivals: Arrivals,
+    /// A send that has found no room on its connection for so long is given up, as people do; absent: never.
+    pub give_up: Option<Span>,
+}
+
+/// For a while the rate is a multiple of what it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Surge {
+    /// So many times the rate.
+    pub factor: f64,
+    /// From so long after measuring began.
+    pub after: Span,
+    /// For so long.
+    pub lasts: Span,
 }
 
 /// How sends are spread over time.
@@ -268,6 +286,20 @@ impl Scenario {
     pub fn rate(&self) -> f64 {
         let Some(load) = &self.load else { return 0.0 };
         load.rate.or_else(|| load.think.map(|think| self.sockets as f64 / think.0.as_secs_f64())).unwrap_or_default()
+    }
+
+    /// The highest rate: that of its surge, if it has one.
+    #[must_use]
+    pub fn peak(&self) -> f64 {
+        self.rate() * self.surge.as_ref().map_or(1.0, |surge| surge.factor.max(1.0))
+    }
+
+    /// When the surge is over and nothing of it may wait for room any more, after the beginning of the load; absent without a surge.
+    #[must_use]
+    pub fn recovered_at(&self) -> Option<Duration> {
+        let surge = self.surge.as_ref()?;
+        let give_up = self.load.as_ref().and_then(|load| load.give_up).unwrap_or_default();
+        Some(self.warmup.0 + surge.after.0 + surge.lasts.0 + give_up.0)
     }
 
     /// Whether connections may break without anything being wrong.

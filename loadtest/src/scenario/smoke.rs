@@ -18,6 +18,10 @@ impl Scenario {
         self.contacts.count = self.contacts.count.min(5);
         if let Some(load) = &mut self.load {
             (load.rate, load.think) = (Some(100.0), None);
+            load.give_up = load.give_up.map(|_| Span::millis(200));
+        }
+        if let Some(surge) = &mut self.surge {
+            (surge.after, surge.lasts) = (Span::millis(500), Span::millis(500));
         }
         if let Some(cut) = &mut self.cut {
             (cut.every, cut.back_within) = (Span::millis(600), Span::millis(100));

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use loadtest::frame::{direct_name, members};
@@ -29,12 +30,17 @@ pub(crate) enum Plant {
     Double,
     /// It skips an event on the wire now and then.
     Hole,
+    /// After some sends it puts everything off for half a second.
+    Overload,
 }
 
 /// How often an answer is cut off.
 const SELDOM_CUT: usize = 41;
 /// How often a planted fault strikes, and how often a send is refused for the moment.
 const SELDOM: usize = 37;
+/// After so many sends it is overloaded, for so long.
+const OVERLOADED_AFTER: usize = 100;
+const OVERLOADED_FOR: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 struct Store {
@@ -42,6 +48,7 @@ struct Store {
     conversations: BTreeMap<String, Vec<Value>>,
     known: HashMap<(u64, String), String>,
     sends: usize,
+    overloaded_since: Option<Instant>,
     fenced: HashMap<(u64, String), String>,
 }
 
@@ -145,6 +152,13 @@ impl Model {
         let fenced = store.fenced.get(&lane).cloned();
         if fenced.as_ref().is_some_and(|fence| *fence != id) {
             return json!({"type": "refused", "id": id, "code": "fenced", "retry_after_ms": 1, "final": false});
+        }
+        if self.plant == Plant::Overload
+            && store.sends > OVERLOADED_AFTER
+            && store.overloaded_since.get_or_insert_with(Instant::now).elapsed() < OVERLOADED_FOR
+        {
+            store.fenced.insert(lane, id.clone());
+            return json!({"type": "refused", "id": id, "code": "busy", "retry_after_ms": 200, "final": false});
         }
         if self.refuses && strikes && fenced.is_none() {
             store.fenced.insert(lane, id.clone());
