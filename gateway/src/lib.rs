@@ -2,7 +2,7 @@
 //!
 //! **Path of a message through this crate.** In: [`listener`] accepts under a limit, over TLS if there is a certificate ([`tls`]), [`handshake`] upgrades, one [`connection`] task owns the
 //! socket; [`frame_reader`] (pure) makes messages of bytes, [`command`] checks them, [`lanes`] (pure) keep sends of one conversation in order,
-//! and the record goes to the router's `Submit` port. Its report comes back through the connection's [`outbox`]. Out: storage hands
+//! [`pressure`] says when a refused one may come again, and the record goes to the router's `Submit` port. Its report comes back through the connection's [`outbox`]. Out: storage hands
 //! committed events to [`deliver`], which puts them into outboxes; [`session`] (pure) decides what is written, what is a repeat and what is a
 //! hole to be read from the store; [`outbound`] writes many frames in one system call.
 //!
@@ -29,6 +29,7 @@ pub mod command;
 pub mod attach;
 pub mod known;
 pub mod lanes;
+pub mod pressure;
 pub mod receipts;
 pub mod outbox;
 pub mod hints;

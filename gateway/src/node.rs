@@ -20,6 +20,7 @@ use crate::deliver::Sessions;
 use crate::known::Known;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::pressure::Pressure;
 use crate::presence::{self, Presences};
 use crate::receipts::Receipts;
 use crate::token::Tokens;
@@ -122,6 +123,8 @@ pub struct Gateway {
     pub wheel: Wheel,
     /// Its limits.
     pub limiter: Limiter,
+    /// How hard it is pressed.
+    pub pressure: Pressure,
     /// Its keys.
     pub tokens: Tokens,
     /// Devices the store is known to know.
@@ -147,6 +150,7 @@ impl Gateway {
     pub fn new(config: Config, ports: Ports, node: NodeId, sessions: Arc<Sessions>, tokens: Tokens) -> Arc<Self> {
         Arc::new(Self {
             limiter: Limiter::new(&config),
+            pressure: Pressure::default(),
             known: Known::default(),
             cursors: Cursors::new(Arc::clone(&ports.store)),
             receipts: Receipts::new(Arc::clone(&ports.store), Arc::clone(&ports.marks)),
@@ -166,6 +170,14 @@ impl Gateway {
 
     /// What runs beside the connections, for ever: timers, cursors, the canary, tidying.
     pub async fn run_background(self: Arc<Self>) {
+        let pressure = async {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                second.tick().await;
+                self.pressure.second();
+            }
+        };
         let tidy = async {
             let mut minute = tokio::time::interval(Duration::from_secs(60));
             loop {
@@ -180,6 +192,7 @@ impl Gateway {
             presence::run(&self),
             crate::canary::run(&self),
             crate::heal::run(&self),
+            pressure,
             tidy
         );
     }

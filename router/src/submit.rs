@@ -7,6 +7,7 @@ use protocol::{ErrorCode, record::Record};
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod kafka;
+pub mod standing;
 
 /// What became of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl std::fmt::Debug for Report {
 /// Makes records durable.
 pub trait Submit: Send + Sync + 'static {
     /// Takes one attempt and reports it exactly once, from any thread, possibly before this returns. Never blocks: when its bounded queue
-    /// is full the attempt is refused with [`ErrorCode::Unavailable`]. Two attempts handed over in order by one caller for one
+    /// is full or [stands](standing) the attempt is refused with [`ErrorCode::Unavailable`]. Two attempts handed over in order by one caller for one
     /// conversation are not reordered unless the first fails.
     fn submit(&self, record: Record, report: Report);
 }

@@ -78,7 +78,7 @@ impl Client {
 
     fn refuse(&mut self, id: MessageId, code: ErrorCode, retry_after_ms: Option<u64>, out: &mut Frames) {
         metrics::refused(code);
-        let retry_after_ms = retry_after_ms.or_else(|| retry_after(code));
+        let retry_after_ms = retry_after_ms.or_else(|| self.node.pressure.refused(code));
         out.server(&ServerFrame::Refused { id, code, field: None, retry_after_ms });
     }
 
@@ -91,6 +91,7 @@ impl Client {
             match answer.outcome {
                 Outcome::Accepted => {
                     self.node.metrics.accepted.increment(1);
+                    self.node.pressure.accepted();
                     out.server(&ServerFrame::Accepted { id: answer.id, conversation: answer.conversation });
                 }
                 Outcome::Refused(code) => self.refuse(answer.id, code, None, out),
@@ -119,7 +120,8 @@ impl Client {
         metrics::refused(ErrorCode::OutcomeUnknown);
         let mut error = error(ErrorCode::OutcomeUnknown, None, "no report in time: send it again with the same id");
         error.id = Some(id);
-        out.server(&ServerFrame::Error { error, retry_after_ms: retry_after(ErrorCode::OutcomeUnknown) });
+        let retry_after_ms = self.node.pressure.refused(ErrorCode::OutcomeUnknown);
+        out.server(&ServerFrame::Error { error, retry_after_ms });
     }
 }
 
@@ -144,15 +146,4 @@ pub(crate) fn check(send: Send, sender: UserId, body_bytes_max: usize, now_ms: u
     }
     let identity = Identity { sender, conversation, id };
     Ok(Record { identity, content: send.content, reply_to: send.reply_to, at_ms: now_ms })
-}
-
-/// When a refusal may be tried again, milliseconds; none: never.
-pub(crate) const fn retry_after(code: ErrorCode) -> Option<u64> {
-    match code {
-        ErrorCode::Busy => Some(200),
-        ErrorCode::Fenced => Some(100),
-        ErrorCode::Unavailable => Some(500),
-        ErrorCode::OutcomeUnknown => Some(1000),
-        _ => None,
-    }
 }

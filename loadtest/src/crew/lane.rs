@@ -129,7 +129,8 @@ impl Lane {
         let hello = Hello { device: &self.crew.device_name(self.device()), cursor: self.cursor, epoch: self.epoch.as_deref() };
         let welcome = client.hello(hello).await?;
         self.epoch = Some(welcome.epoch);
-        self.window = (welcome.limits.in_flight / self.crew.copies()).max(1);
+        let unsettled = self.crew.scenario.load.as_ref().and_then(|load| load.unsettled).unwrap_or(usize::MAX);
+        self.window = (welcome.limits.in_flight / self.crew.copies()).clamp(1, unsettled);
         (self.acknowledged, self.unacknowledged_bytes) = (self.cursor.unwrap_or_default(), 0);
         self.answered = Instant::now();
         self.serve(&mut client, (control, departures)).await?;

@@ -106,6 +106,9 @@ fn check_load(scenario: &Scenario) -> Result<(), (&'static str, String)> {
     if load.ramp_from.is_some_and(|from| !from.is_finite() || from < 0.0) {
         return Err(("load.ramp_from", "load.ramp_from must be 0 or above".to_owned()));
     }
+    if load.unsettled == Some(0) {
+        return Err(("load.unsettled", "load.unsettled must be at least 1".to_owned()));
+    }
     if load.give_up.is_some_and(|after| after.0.is_zero()) {
         return Err(("load.give_up", "load.give_up must be above 0s".to_owned()));
     }

@@ -125,6 +125,8 @@ pub struct Load {
     pub arrivals: Arrivals,
     /// A send that has found no room on its connection for so long is given up, as people do; absent: never.
     pub give_up: Option<Span>,
+    /// A connection has no room beside so many sends that are not settled; absent: as many as the server takes unanswered.
+    pub unsettled: Option<usize>,
 }
 
 /// For a while the rate is a multiple of what it is.

@@ -93,6 +93,10 @@ impl Submit for KafkaSubmit {
             tracing::debug!(topic, partition = number, why = trouble.name(), "a send is refused: it would not get through now");
             return report.settle(Outcome::Refused(ErrorCode::Unavailable));
         }
+        if self.producer.stands((Topic::Messages, partition)) {
+            metrics::counter!("switchboard_sends_not_queued_total", "queue" => "log", "why" => "stands").increment(1);
+            return report.settle(Outcome::Refused(ErrorCode::Unavailable));
+        }
         let Some(in_flight) = InFlight::take(&self.bytes, payload.len(), self.bytes_max) else {
             metrics::counter!("switchboard_log_appends_total", "topic" => Topic::Messages.name(), "outcome" => "unavailable")
                 .increment(1);

@@ -38,6 +38,10 @@ pub struct Limits {
     pub queue_records: usize,
     /// Bytes that may wait.
     pub queue_bytes: usize,
+    /// When the queue has not been empty for so long, it stands.
+    pub queue_burst: Duration,
+    /// Then records may wait for so long; more are refused (`unavailable`).
+    pub queue_wait: Duration,
     /// Records in a batch.
     pub batch_records: usize,
     /// Bytes in a batch.
@@ -53,6 +57,8 @@ impl Default for Limits {
         Self {
             queue_records: 16_384,
             queue_bytes: 64 << 20,
+            queue_wait: Duration::from_millis(100),
+            queue_burst: Duration::from_millis(500),
             batch_records: 1024,
             batch_bytes: 4 << 20,
             queue_marks: 65_536,
@@ -166,7 +172,8 @@ impl TakeMarks for Cycle {
 
 impl Submit for Cycle {
     fn submit(&self, record: Record, report: Report) {
-        if let Err(report) = self.queue.put(record, report) {
+        if let Err((report, why)) = self.queue.put(record, report) {
+            metrics::counter!("switchboard_sends_not_queued_total", "queue" => "cycle", "why" => why.name()).increment(1);
             report.settle(Outcome::Refused(ErrorCode::Unavailable));
         }
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use protocol::record::Record;
 use router::submit::Report;
+use router::submit::standing::Standing;
 
 use super::Limits;
 use crate::receipt::Mark;
@@ -18,13 +19,35 @@ pub(super) struct Waiting {
     pub(super) since: Instant,
 }
 
-#[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
     marks: VecDeque<Mark>,
     bytes: usize,
+    standing: Standing,
     closed: bool,
     asleep: bool,
+}
+
+/// Why an attempt was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotTaken {
+    /// The cycle ends.
+    Closed,
+    /// There is no room.
+    Full,
+    /// More comes than is worked in, for longer than a burst.
+    Stands,
+}
+
+impl NotTaken {
+    /// Its name in metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Full => "full",
+            Self::Stands => "stands",
+        }
+    }
 }
 
 /// The queue.
@@ -43,16 +66,31 @@ fn size(record: &Record) -> usize {
 
 impl Queue {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { state: Mutex::default(), arrived: Condvar::new(), limits }
+        let state = State {
+            waiting: VecDeque::new(),
+            marks: VecDeque::new(),
+            bytes: 0,
+            standing: Standing::new(limits.queue_wait, limits.queue_burst),
+            closed: false,
+            asleep: false,
+        };
+        Self { state: Mutex::new(state), arrived: Condvar::new(), limits }
     }
 
-    /// Puts an attempt behind the others, or gives its report back when the queue is full or closed.
-    pub(super) fn put(&self, record: Record, report: Report) -> Result<(), Report> {
+    /// Puts an attempt behind the others, or gives its report back when the queue is full, stands, or is closed.
+    pub(super) fn put(&self, record: Record, report: Report) -> Result<(), (Report, NotTaken)> {
         let since = Instant::now();
         let mut state = self.state.lock();
         let bytes = state.bytes + size(&record);
-        if state.closed || state.waiting.len() >= self.limits.queue_records || bytes > self.limits.queue_bytes {
-            return Err(report);
+        if state.closed {
+            return Err((report, NotTaken::Closed));
+        }
+        if state.waiting.len() >= self.limits.queue_records || bytes > self.limits.queue_bytes {
+            return Err((report, NotTaken::Full));
+        }
+        let oldest = state.waiting.front().map(|first| since.saturating_duration_since(first.since));
+        if state.standing.refuses(oldest, since) {
+            return Err((report, NotTaken::Stands));
         }
         state.bytes = bytes;
         state.waiting.push_back(Waiting { record, report, since });

@@ -24,7 +24,7 @@ use super::conversations::{ReplyTo, Text};
 use super::error::{ApiError, Errors, NeedsToken};
 use super::reply::{Reply, Success, ok};
 use crate::command::error;
-use crate::command::send::{check, retry_after};
+use crate::command::send::check;
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
 
@@ -77,11 +77,12 @@ async fn send(State(node): State<Arc<Gateway>>, bearer: Bearer, body: FrameBody)
     };
     sent.map(|accepted| {
         node.metrics.accepted.increment(1);
+        node.pressure.accepted();
         ok(accepted)
     })
     .map_err(|(why, retry_after_ms)| {
         metrics::refused(why.code);
-        let retry_after_ms = retry_after_ms.or_else(|| retry_after(why.code));
+        let retry_after_ms = retry_after_ms.or_else(|| node.pressure.refused(why.code));
         ApiError::frame(why, retry_after_ms)
     })
 }

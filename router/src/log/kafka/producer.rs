@@ -142,6 +142,11 @@ impl Producer {
         self.health.is_up()
     }
 
+    /// Whether more comes for this partition than its broker takes, for longer than a burst.
+    pub(crate) fn stands(&self, to: (Topic, u16)) -> bool {
+        self.appender.stands(to)
+    }
+
     /// Hands a record over, at once and without waiting. Taken, its waiter is told by its own answer; else the waiter comes back.
     pub(crate) fn send(&self, to: (Topic, u16), payload: Bytes, waiter: Waiter) -> Result<(), (LogError, Waiter)> {
         let (topic, partition) = to;

@@ -88,6 +88,11 @@ impl<W: Waiter> Appender<W> {
         Self { shared, keeper }
     }
 
+    /// Whether more comes for this partition than its broker takes, for longer than a burst. Asked before a record that may be refused.
+    pub(crate) fn stands(&self, key: Key) -> bool {
+        self.shared.queue.lock().stands(key, Instant::now())
+    }
+
     /// Hands a record over, at once and without waiting; one that is not taken comes back.
     pub(crate) fn append(&self, key: Key, payload: Bytes, waiter: W) -> Result<(), (NotTaken, W)> {
         if self.shared.leaders.is_missing(key.0) {

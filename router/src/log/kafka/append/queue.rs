@@ -9,7 +9,12 @@ use bytes::Bytes;
 
 use super::batch::{Producer, batch, next_sequence};
 use crate::log::kafka::leaders::{BrokerId, Key};
+use crate::submit::standing::Standing;
 
+/// The queue of a partition that has not been empty for this long stands.
+const BURST: Duration = Duration::from_secs(1);
+/// Then a record may wait for so long before it goes out.
+const WAIT: Duration = Duration::from_millis(500);
 /// First pause before a batch goes out again; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest such pause.
@@ -85,11 +90,12 @@ struct Partition<W> {
     /// The next place in the sequence of that life of the producer.
     next: (u64, i32),
     leader: Option<BrokerId>,
+    standing: Standing,
 }
 
 impl<W> Default for Partition<W> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), flight: None, next: (0, 0), leader: None }
+        Self { waiting: VecDeque::new(), flight: None, next: (0, 0), leader: None, standing: Standing::new(WAIT, BURST) }
     }
 }
 
@@ -137,6 +143,13 @@ pub(crate) struct Queue<W> {
 impl<W> Queue<W> {
     pub(crate) const fn new(bounds: Bounds) -> Self {
         Self { bounds, partitions: BTreeMap::new(), ready: BTreeMap::new(), producer: None, life: 0, records: 0, bytes: 0 }
+    }
+
+    /// Whether what is to be appended there is better refused, if it may be: more comes than the broker takes, for longer than a burst.
+    pub(crate) fn stands(&mut self, key: Key, now: Instant) -> bool {
+        let partition = self.partitions.entry(key).or_default();
+        let oldest = partition.waiting.front().map(|first| now.saturating_duration_since(first.since));
+        partition.standing.refuses(oldest, now)
     }
 
     /// Takes a record; full, its waiter comes back.
