@@ -68,7 +68,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
-            memtable_bytes: 32 << 20,
+            memtable_bytes: 8 << 20,
             journal_bytes: 256 << 20,
             workers: 3,
             heads_cached: 100_000,
