@@ -55,6 +55,11 @@ impl UserId {
         }
     }
 
+    /// Whether it is the server itself: the sender of canaries.
+    pub const fn is_server(self) -> bool {
+        self.0 >= Self::SERVERS
+    }
+
     /// A user by number, or nothing when it is 0 or one of the server's.
     pub const fn new(number: u64) -> Option<Self> {
         if number == 0 || number >= Self::SERVERS { None } else { Some(Self(number)) }

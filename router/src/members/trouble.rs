@@ -14,6 +14,8 @@ pub enum Trouble {
     Stopped,
     /// What waits in it is so old that the log may forget it before it is worked in.
     Late,
+    /// More comes than is worked in: what is sent now would only wait. It lasts for seconds, and is nothing a person must do.
+    Behind,
 }
 
 impl Trouble {
@@ -22,6 +24,7 @@ impl Trouble {
         match self {
             Self::Stopped => "stopped",
             Self::Late => "late",
+            Self::Behind => "behind",
         }
     }
 }
@@ -58,6 +61,7 @@ impl Partitions {
 pub struct Troubles {
     stopped: Partitions,
     late: Partitions,
+    behind: Partitions,
 }
 
 impl Troubles {
@@ -71,7 +75,10 @@ impl Troubles {
         if self.stopped.of(kind).contains(&partition) {
             return Some(Trouble::Stopped);
         }
-        self.late.of(kind).contains(&partition).then_some(Trouble::Late)
+        if self.late.of(kind).contains(&partition) {
+            return Some(Trouble::Late);
+        }
+        self.behind.of(kind).contains(&partition).then_some(Trouble::Behind)
     }
 
     /// Says it of a partition.
@@ -79,6 +86,7 @@ impl Troubles {
         let set = match trouble {
             Trouble::Stopped => &mut self.stopped,
             Trouble::Late => &mut self.late,
+            Trouble::Behind => &mut self.behind,
         };
         set.of_mut(kind).insert(partition);
     }
@@ -88,10 +96,11 @@ impl Troubles {
         for kind in [Kind::Messages, Kind::Mailbox] {
             self.stopped.of_mut(kind).extend(other.stopped.of(kind));
             self.late.of_mut(kind).extend(other.late.of(kind));
+            self.behind.of_mut(kind).extend(other.behind.of(kind));
         }
     }
 
-    /// Of a kind, ascending, each once.
+    /// Those of a kind that a person is to hear of, ascending, each once: not those that are only behind.
     pub fn all_of(&self, kind: Kind) -> BTreeSet<u16> {
         self.stopped.of(kind).union(self.late.of(kind)).copied().collect()
     }
@@ -106,8 +115,10 @@ mod tests {
         let mut troubles = Troubles::default();
         troubles.set(Kind::Messages, 3, Trouble::Late);
         troubles.set(Kind::Messages, 3, Trouble::Stopped);
+        troubles.set(Kind::Mailbox, 5, Trouble::Behind);
         assert_eq!(troubles.of(Kind::Messages, 3), Some(Trouble::Stopped));
-        assert_eq!(troubles.of(Kind::Mailbox, 3), None);
+        assert_eq!((troubles.of(Kind::Mailbox, 3), troubles.of(Kind::Mailbox, 5)), (None, Some(Trouble::Behind)));
+        assert!(troubles.all_of(Kind::Mailbox).is_empty(), "nothing that a person must do");
         let text = serde_json::to_string(&troubles).unwrap();
         assert_eq!(serde_json::from_str::<Troubles>(&text).unwrap(), troubles);
         assert!(serde_json::from_str::<Troubles>("{}").unwrap().is_empty());

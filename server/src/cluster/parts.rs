@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::node::now_ms;
+use router::assign::Kind;
 use router::members::reach::{Observer, Reach};
 use tokio::time::Instant;
 
@@ -65,6 +66,11 @@ pub(super) async fn tell_parts(process: Arc<Process>) {
                 Some(format!("away for {} s", now_ms().saturating_sub(since) / 1000))
             };
             process.gateway.health.part(&name, why);
+        }
+        for kind in [Kind::Messages, Kind::Mailbox] {
+            let behind = process.log.behind(kind.topic());
+            metrics::gauge!("switchboard_partitions_behind", "topic" => kind.topic().name()).set(behind.len() as f64);
+            process.troubled.set_behind(kind, behind);
         }
         let databases = databases.iter().map(|(name, up)| (database(name), *up));
         let reached: Vec<_> = std::iter::once((LOG.to_owned(), log)).chain(databases).collect();

@@ -26,6 +26,7 @@ const NAMED_MAX: usize = 8;
 pub(super) struct Troubled {
     stopped: Mutex<BTreeSet<(Kind, u16)>>,
     late: Mutex<BTreeMap<Kind, BTreeSet<u16>>>,
+    behind: Mutex<BTreeMap<Kind, BTreeSet<u16>>>,
     /// Sources some of whose records have not arrived for that long.
     standing: Mutex<BTreeSet<u16>>,
 }
@@ -45,6 +46,11 @@ impl Troubled {
         self.late.lock().insert(kind, partitions);
     }
 
+    /// Partitions worked on here into which more comes than is worked in.
+    pub(super) fn set_behind(&self, kind: Kind, partitions: BTreeSet<u16>) {
+        self.behind.lock().insert(kind, partitions);
+    }
+
     /// Partitions of `messages` of which some records have not come to their mailboxes for half of what the log keeps.
     pub(super) fn set_standing(&self, partitions: BTreeSet<u16>) {
         *self.standing.lock() = partitions;
@@ -58,6 +64,9 @@ impl Troubled {
         }
         for (kind, partitions) in self.late.lock().iter() {
             partitions.iter().for_each(|partition| troubles.set(*kind, *partition, Trouble::Late));
+        }
+        for (kind, partitions) in self.behind.lock().iter() {
+            partitions.iter().for_each(|partition| troubles.set(*kind, *partition, Trouble::Behind));
         }
         for partition in self.standing.lock().iter() {
             troubles.set(Kind::Messages, *partition, Trouble::Late);
@@ -150,9 +159,11 @@ mod tests {
         troubled.stopped(Kind::Mailbox, 3);
         troubled.set_late(Kind::Mailbox, (3..20).collect());
         troubled.set_standing([5].into());
+        troubled.set_behind(Kind::Messages, [9].into());
         let all = troubled.all();
         assert_eq!(all.of(Kind::Mailbox, 3), Some(Trouble::Stopped));
         assert_eq!(all.of(Kind::Messages, 5), Some(Trouble::Late));
+        assert_eq!(all.of(Kind::Messages, 9), Some(Trouble::Behind));
         let said = refused(&all).unwrap();
         assert!(said.ends_with("messages 5; mailbox 3, 4, 5, 6, 7, 8, 9, 10 and 9 more"), "{said}");
         troubled.goes_on(Kind::Mailbox, 3);

@@ -3,7 +3,7 @@
 //! Each request says from where on it wants what, so nothing is paused, sought or assigned (K3): a partition whose buffer is full is left out until
 //! it is drained, and a connection that broke is asked anew. A record counts only for the follow it was fetched for (K4).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +16,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout_at;
 
+mod backlog;
 mod fetch;
 mod session;
 
 use super::config::KafkaConfig;
 use super::leaders::{BrokerId, Key, Leaders};
 use crate::log::{Entry, Topic};
+use backlog::{Backlog, Look};
 
 /// A record counts for so many bytes beside its own.
 const ENTRY_BYTES: usize = 64;
@@ -47,6 +49,22 @@ struct State {
     outside: bool,
     /// The log ends before what was fetched, or says something else there: since when it is so, it is not fetched any more.
     cut: Option<u64>,
+    /// Where the log ends, as of the last fetch that said so.
+    end: u64,
+    /// When the reader had everything up to there, the last time.
+    current_at: Instant,
+    read_at: Option<Instant>,
+    backlog: Backlog,
+}
+
+impl State {
+    /// A broker says where the log ends.
+    fn heard_end(&mut self, end: u64) {
+        if self.position >= self.end {
+            self.current_at = Instant::now();
+        }
+        self.end = end;
+    }
 }
 
 /// From where on a partition is fetched.
@@ -87,6 +105,10 @@ impl Followed {
             compared: Instant::now(),
             outside: false,
             cut: None,
+            end: offset,
+            current_at: Instant::now(),
+            read_at: None,
+            backlog: Backlog::default(),
         };
         Self { state: Mutex::new(state), grown: Notify::new() }
     }
@@ -295,7 +317,11 @@ impl FollowReader {
         let bytes: usize = entries.iter().map(|entry| entry.payload.len() + ENTRY_BYTES).sum();
         state.position = last.offset + 1;
         state.bytes -= bytes;
-        state.compared = Instant::now();
+        let now = Instant::now();
+        (state.compared, state.read_at) = (now, Some(now));
+        if state.position >= state.end {
+            state.current_at = now;
+        }
         self.shared.buffered.fetch_sub(bytes, Ordering::AcqRel);
         let drained = state.parked && state.bytes <= self.shared.bytes_max / 4;
         state.parked &= !drained;
@@ -304,6 +330,18 @@ impl FollowReader {
             self.shared.wake(key);
         }
         Some(entries)
+    }
+
+    /// The partitions of a topic into which more comes than is read, of those that are followed here. To be asked about twice a second.
+    pub(super) fn behind(&self, topic: Topic) -> BTreeSet<u16> {
+        let followed = self.shared.followed.lock();
+        let behind = |followed: &Followed| {
+            let mut state = followed.state.lock();
+            let State { position, end, current_at, read_at, .. } = *state;
+            state.backlog.look(Look { lag: end.saturating_sub(position), current_at, read_at }, Instant::now())
+        };
+        let of_topic = followed.iter().filter(|((of, _), _)| *of == topic);
+        of_topic.filter(|(_, (followed, _))| behind(followed)).map(|((_, partition), _)| *partition).collect()
     }
 
     /// Whether the log of a partition was cut under its follower, and where.

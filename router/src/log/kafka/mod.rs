@@ -21,6 +21,7 @@
 //! | K13 transactions | not used | `config::consumer` |
 //! | K14 more partitions send keys elsewhere | the count is fixed and checked; our own arithmetic chooses | [`topics`], [`producer`] |
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -101,6 +102,11 @@ impl KafkaLog {
     /// Whether a broker can be reached, as far as is known: false until the first has answered. Costs one atomic read.
     pub fn is_reachable(&self) -> bool {
         self.health.is_up()
+    }
+
+    /// The partitions of a topic that are followed here and into which more comes than is read; [`Log::follow`]. To be asked about twice a second.
+    pub fn behind(&self, topic: Topic) -> BTreeSet<u16> {
+        self.follow.behind(topic)
     }
 
     /// The same, to wait for its changes.

@@ -143,7 +143,12 @@ fn take(shared: &Shared, asked: &BTreeMap<Key, (Arc<Followed>, Next)>, response:
                     );
                     followed.is_cut(at);
                 }
-                None => fill(shared, key, (followed, next.offset), partition.records.unwrap_or_default()),
+                None => {
+                    if let Ok(end) = u64::try_from(partition.high_watermark) {
+                        followed.state.lock().heard_end(end);
+                    }
+                    fill(shared, key, (followed, next.offset), partition.records.unwrap_or_default());
+                }
                 Some(why) => failed(shared, key, followed, why),
             }
         }
