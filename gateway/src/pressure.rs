@@ -25,7 +25,12 @@ pub struct Pressure {
 
 impl Default for Pressure {
     fn default() -> Self {
-        Self { refused: AtomicU64::new(0), accepted: AtomicU64::new(0), wait_ms: AtomicU32::new(LEAST_MS), settling_s: AtomicU32::new(0) }
+        Self {
+            refused: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            wait_ms: AtomicU32::new(LEAST_MS),
+            settling_s: AtomicU32::new(0),
+        }
     }
 }
 
@@ -126,6 +131,9 @@ mod tests {
             pressure.second();
             refused_in_second.push(refused);
         }
-        assert!(refused_in_second[0] > 30_000 && refused_in_second[15..].iter().all(|refused| *refused < 4_000), "{refused_in_second:?}");
+        assert!(
+            refused_in_second[0] > 30_000 && refused_in_second[15..].iter().all(|refused| *refused < 4_000),
+            "{refused_in_second:?}"
+        );
     }
 }

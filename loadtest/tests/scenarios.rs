@@ -124,7 +124,10 @@ async fn who_is_put_off_for_long_gives_up_and_the_next_is_not_late() {
     assert_eq!(report.counts.accepted + report.counts.given_up, 520, "{report}");
     let at = |kind: Kind, statistic| report.series[&kind].statistic(statistic).unwrap();
     assert!(at(Kind::Accepted, "max") > 0.3, "the first to be put off waited all the time: {report}");
-    assert!(at(Kind::Attempt, "max") < at(Kind::Accepted, "max") && at(Kind::Recovered, "max") < at(Kind::Accepted, "max"), "{report}");
+    assert!(
+        at(Kind::Attempt, "max") < at(Kind::Accepted, "max") && at(Kind::Recovered, "max") < at(Kind::Accepted, "max"),
+        "{report}"
+    );
 }
 
 #[tokio::test]

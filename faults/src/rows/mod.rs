@@ -11,6 +11,8 @@ mod network;
 
 mod clients;
 
+mod crowd;
+
 mod operator;
 
 mod health;
@@ -101,6 +103,9 @@ pub(crate) const ROWS: &[Row] = &[
     row!("F13k", "the disk of the broker is full", Named, disk::broker_full),
     row!("F13p", "the disk of a database is full", Named, disk::database_full),
     row!("F16", "everybody is cut off at once and comes back", Long, clients::storm),
+    row!("F1k", "a gateway with 9,500 sockets of 19,000 is killed", Long, crowd::killed),
+    row!("F16k", "10,000 sockets of a gateway are cut off at once and come back", Long, crowd::cut_off),
+    row!("O1", "three times as much as is worked in, for a minute", Long, crowd::overload),
     row!("F17", "every process of ours is replaced, one after the other", Always, operator::rolling),
     row!("F22", "shards move under load, and a mover is killed", Always, operator::shards_move),
     row!("J1", "processes join and leave", Always, operator::join_and_leave),

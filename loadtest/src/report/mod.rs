@@ -377,7 +377,8 @@ impl Report {
     /// Whether everything that was promised was kept, and everything due was done.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let sent = self.counts.accepted + self.counts.given_up == self.counts.due && (self.scenario.load.is_none() || self.counts.due > 0);
+        let sent = self.counts.accepted + self.counts.given_up == self.counts.due
+            && (self.scenario.load.is_none() || self.counts.due > 0);
         self.found.is_clean() && sent
     }
 

@@ -8,8 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::units::{bytes, duration};
 
 /// The series that have latencies.
-pub const SERIES: [&str; 9] =
-    ["accepted", "delivered", "synced", "backlog", "connect", "resume", "read", "attempt", "recovered"];
+pub const SERIES: [&str; 9] = ["accepted", "delivered", "synced", "backlog", "connect", "resume", "read", "attempt", "recovered"];
 /// What is known of a latency series.
 pub const STATISTICS: [&str; 8] = ["p50", "p90", "p95", "p99", "p99.9", "max", "mean", "count"];
 /// The other figures.

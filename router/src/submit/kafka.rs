@@ -89,7 +89,8 @@ impl Submit for KafkaSubmit {
         let partition = partition_of(conversation, self.partitions);
         // canaries are there to be late
         let forced = record.identity.sender.is_server();
-        let in_the_way = self.in_the_way(conversation, partition).filter(|(_, _, trouble)| *trouble != Trouble::Behind || !forced);
+        let in_the_way =
+            self.in_the_way(conversation, partition).filter(|(_, _, trouble)| *trouble != Trouble::Behind || !forced);
         if let Some((kind, number, trouble)) = in_the_way {
             let topic = kind.topic().name();
             metrics::counter!("switchboard_sends_held_total", "topic" => topic, "why" => trouble.name()).increment(1);
