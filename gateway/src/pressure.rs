@@ -1,4 +1,4 @@
-//! When whoever is refused may come again. What was refused comes again, so under overload a fixed time makes refusing the server's main work, and then
+//! When whoever is refused for the state of the server may come again. What was refused comes again, so under overload a fixed time makes refusing the server's main work, and then
 //! less and less is accepted. So the time grows while more is refused than accepted, and shrinks when that is over; each refusal gets one of its own
 //! around it, so that they do not come back together.
 
@@ -56,22 +56,24 @@ impl Pressure {
         self.settling_s.store(settling, Ordering::Relaxed);
     }
 
-    /// A send is refused: when it may come again, milliseconds; none: never.
+    /// A send is refused: when it may come again, milliseconds; none: never. Only what the server could not take counts: one client that sends
+    /// too much, or what it was told to wait with, makes nobody else wait.
     pub fn refused(&self, code: ErrorCode) -> Option<u64> {
         let least: u32 = match code {
-            ErrorCode::Busy => 200,
+            ErrorCode::Busy => return Some(200),
             ErrorCode::Fenced => 100,
             ErrorCode::Unavailable => LEAST_MS,
             ErrorCode::OutcomeUnknown => 1_000,
             _ => return None,
         };
-        self.refused.fetch_add(1, Ordering::Relaxed);
+        if code != ErrorCode::Fenced {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
         let wait = self.wait_ms.load(Ordering::Relaxed);
         if wait <= LEAST_MS {
             return Some(least.into());
         }
-        let around = wait.max(least);
-        Some(rand::random_range(around / 2..around / 2 * 3).into())
+        Some(rand::random_range(wait / 2..wait / 2 * 3).max(least).into())
     }
 }
 
@@ -93,6 +95,29 @@ mod tests {
         assert_eq!(pressure.refused(ErrorCode::Fenced), Some(100));
         assert_eq!(pressure.refused(ErrorCode::OutcomeUnknown), Some(1_000));
         assert_eq!(pressure.refused(ErrorCode::TooLarge), None);
+    }
+
+    #[test]
+    fn it_grows_only_when_whoever_was_told_the_last_time_has_come_back() {
+        let pressure = Pressure::default();
+        let waits: Vec<_> = (0..6)
+            .map(|_| {
+                second(&pressure, 3_000, 1_000);
+                pressure.wait_ms.load(Ordering::Relaxed)
+            })
+            .collect();
+        assert_eq!(waits, [1_000, 1_000, 2_000, 2_000, 2_000, 4_000]);
+    }
+
+    #[test]
+    fn what_one_client_is_refused_for_makes_nobody_wait() {
+        let pressure = Pressure::default();
+        for _ in 0..10 {
+            (0..5_000).for_each(|_| assert!(pressure.refused(ErrorCode::Fenced).is_some()));
+            (0..5_000).for_each(|_| assert!(pressure.refused(ErrorCode::Busy).is_some()));
+            pressure.second();
+        }
+        assert_eq!(pressure.refused(ErrorCode::OutcomeUnknown), Some(1_000));
     }
 
     #[test]

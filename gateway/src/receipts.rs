@@ -32,9 +32,9 @@ const READS_MAX: usize = 65_536;
 const STEPS: usize = 16;
 /// Mailboxes asked for deliveries at once.
 const ASKED_AT_ONCE: usize = 4;
-/// Mailboxes asked one after the other; then messages have the store to themselves.
+/// Mailboxes asked without a pause; then messages have the store to themselves.
 const PIECE: usize = 32;
-/// Over so long a turn is spread: by the end of it all have been asked.
+/// Over so long a turn is spread, if the store keeps up.
 const TURN: Duration = Duration::from_millis(800);
 
 type Reads = HashMap<(UserId, ConversationId), Position>;

@@ -31,9 +31,9 @@ pub enum Kind {
     Resume,
     /// From saying that something is read to the receipt at its sender.
     Read,
-    /// From writing the attempt that was accepted to `accepted`: what an overloaded server makes those wait whom it takes. Counted where senders give up.
+    /// From the first writing since it was refused, if it was, to `accepted`: what an overloaded server makes those wait whom it takes. Counted where senders give up.
     Attempt,
-    /// As `Accepted`, of what was due after a surge.
+    /// As `Accepted`, of what was due after a surge; or until it was given up.
     Recovered,
 }
 

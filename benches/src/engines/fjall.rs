@@ -7,7 +7,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::{Engine, Rows, TABLES};
 
-/// One database, a keyspace each table, memtables as in the store.
+/// One database, a keyspace each table, memtables of 32 MiB.
 pub(super) struct Fjall {
     database: Database,
     keyspaces: Vec<Keyspace>,

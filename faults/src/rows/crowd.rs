@@ -22,10 +22,14 @@ const KILLED: usize = 9_500;
 const CROWD_RATE: f64 = 100.0;
 /// All of them are back by then.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
-/// The first rate that is tried three times over; it is doubled until something is put off.
-const FIRST_RATE: f64 = 2_000.0;
+/// It is too much when less than this share of it is accepted.
+const BITES_BELOW: f64 = 0.9;
+/// And then as much is accepted as of this share of the rate without a surge, or more.
+const KEPT: f64 = 0.8;
+/// The first rate that is tried three times over; it is doubled until that is too much.
+const FIRST_RATE: f64 = 4_000.0;
 const TRIES: u32 = 5;
-/// An attempt that is accepted was written at most so long before, 99 of 100.
+/// An attempt that is accepted was written first at most so long before, 99 of 100.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs a scenario through these gateways, and judges it.
@@ -73,39 +77,39 @@ fn figure(report: &Report, name: &str) -> Result<Duration> {
     Ok(Duration::from_secs_f64(report.figure(name).with_context(|| format!("no {name}: {report}"))?))
 }
 
-/// More and more, until some of it is put off: then those who are accepted have not waited long, and afterwards all is as before.
+/// More and more, until it is too much: then those who are accepted have not waited long, and afterwards all is as before.
 pub(crate) async fn overload(stand: &Stand) -> Result<Outcome> {
     let mut rate = FIRST_RATE;
     for _ in 0..TRIES {
         let mut scenario = scenario::load("overload")?;
-        let load = scenario.load.as_mut().context("it sends")?;
-        // many that insist: with few, the harness's own patience would be the limit
-        (load.rate, load.unsettled) = (Some(rate), Some(16));
+        scenario.load.as_mut().context("it sends")?.rate = Some(rate);
         let surge = scenario.surge.clone().context("it surges")?;
-        scenario.sockets = 4_000;
+        scenario.sockets = 2_000;
         let report = run(stand, &GATEWAYS, scenario).await?;
-        if report.counts.put_back == 0 {
-            println!("     {:.0}/s for {}: all of it was accepted", rate * surge.factor, surge.lasts);
+        let (peak, accepted) = (rate * surge.factor, report.accepted_in_surge());
+        if accepted > BITES_BELOW * peak {
+            println!("     {peak:.0}/s for {}: {accepted:.0}/s accepted", surge.lasts);
             rate *= 2.0;
             continue;
         }
         let (attempt, recovered) = (figure(&report, "attempt.p99")?, figure(&report, "recovered.p50")?);
+        ensure!(accepted > rate * KEPT, "{accepted:.0}/s were accepted in the surge: {report}");
         ensure!(attempt < ATTEMPT_WITHIN, "who was accepted had waited: {report}");
         ensure!(recovered < Duration::from_secs(1), "it did not recover: {report}");
-        let what = format!("{:.0}/s for {}", rate * surge.factor, surge.lasts);
+        let what = format!("{peak:.0}/s for {}", surge.lasts);
         let fault = Fault { what, at: surge.after.0, felt: Some(figure(&report, "delivered.max")?) };
         let more = format!(
             "{:.0}/s accepted of {:.0}/s, {} attempts put off, {} sends given up; accepted within {attempt:.1?} of its attempt (p99), \
              delivered within {:.1?} (p99), behind it {recovered:.1?} (p50)",
-            report.accepted_in_surge(),
-            rate * surge.factor,
+            accepted,
+            peak,
             report.counts.put_back,
             report.counts.given_up,
             figure(&report, "delivered.p99")?,
         );
         return Ok((seen(&report, vec![fault]), more).into());
     }
-    bail!("nothing was put off, not at {rate}/s times three either: it did not bite")
+    bail!("nearly all was accepted, at {rate}/s times three too: it did not bite")
 }
 
 fn crowd(sockets: usize) -> Result<Scenario> {
@@ -143,13 +147,13 @@ pub(crate) async fn killed(stand: &Stand) -> Result<Outcome> {
     kill?;
     let report = run?;
     let broke = report.counts.broken;
-    ensure!(broke == KILLED as u64, "{broke} connections broke, where {KILLED} were on the gateway that was killed: {report}");
+    ensure!(broke >= KILLED as u64, "{broke} connections broke, where {KILLED} were on the gateway that was killed: {report}");
     back(&report, KILLED, &format!("kill {} with {KILLED} sockets", GATEWAYS[0]))
 }
 
 fn back(report: &Report, came: usize, what: &str) -> Result<Outcome> {
     let resumed = report.counts.resumes;
-    ensure!(resumed == came as u64, "{resumed} came back where {came} should: {report}");
+    ensure!(resumed >= came as u64, "{resumed} came back where {came} should: {report}");
     let (p99, all) = (figure(report, "resume.p99")?, figure(report, "resume.max")?);
     ensure!(all < BACK_WITHIN, "the last was back after {all:.1?}: {report}");
     let fault = Fault { what: what.to_owned(), at: Duration::ZERO, felt: Some(all) };

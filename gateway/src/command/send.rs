@@ -87,6 +87,8 @@ impl Client {
         let tick = self.node.wheel.now();
         let Some(lanes) = &mut self.lanes else { return };
         let settled = lanes.settled(ticket, outcome, tick);
+        // those behind the first are told the same time: they wait for it
+        let mut again = None;
         for answer in settled.answers {
             match answer.outcome {
                 Outcome::Accepted => {
@@ -94,7 +96,10 @@ impl Client {
                     self.node.pressure.accepted();
                     out.server(&ServerFrame::Accepted { id: answer.id, conversation: answer.conversation });
                 }
-                Outcome::Refused(code) => self.refuse(answer.id, code, None, out),
+                Outcome::Refused(code) => {
+                    again = again.or_else(|| self.node.pressure.refused(code));
+                    self.refuse(answer.id, code, again, out);
+                }
                 Outcome::Unknown => self.tell_unknown(answer.id, out),
             }
         }

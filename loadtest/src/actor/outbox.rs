@@ -22,15 +22,23 @@ pub struct Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
-    /// On this connection, at this time.
-    Sent(Instant),
+    Sent,
     Refused,
+}
+
+/// A send and how far it is.
+#[derive(Debug)]
+struct Entry {
+    item: Item,
+    state: State,
+    /// When the attempt that may be accepted was written: the first since it was refused.
+    written: Option<Instant>,
 }
 
 /// The unsettled sends of one device.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    items: VecDeque<(Item, State)>,
+    items: VecDeque<Entry>,
     /// `items[..next]` were sent on this connection.
     next: usize,
     in_flight: usize,
@@ -41,7 +49,7 @@ pub struct Outbox {
 impl Outbox {
     /// Appends a send.
     pub fn push(&mut self, item: Item) {
-        self.items.push_back((item, State::Waiting));
+        self.items.push_back(Entry { item, state: State::Waiting, written: None });
     }
 
     /// How many are unsettled.
@@ -80,29 +88,34 @@ impl Outbox {
             return None;
         }
         self.hold_until = None;
-        let (item, state) = self.items.get_mut(self.next)?;
-        *state = State::Sent(now);
+        let entry = self.items.get_mut(self.next)?;
+        entry.state = State::Sent;
+        entry.written.get_or_insert(now);
         self.next += 1;
         self.in_flight += 1;
-        Some(item.clone())
+        Some(entry.item.clone())
     }
 
-    /// When it was put on the wire, if its answer is owed on this connection.
+    /// When it was written first, refusals aside: an attempt of unknown outcome, or one whose connection broke, may be the one that is accepted.
     #[must_use]
-    pub fn sent_at(&self, id: Uuid) -> Option<Instant> {
-        match self.items.get(self.find(id)?)? {
-            (_, State::Sent(at)) => Some(*at),
-            _ => None,
+    pub fn written_at(&self, id: Uuid) -> Option<Instant> {
+        self.items.get(self.find(id)?)?.written
+    }
+
+    /// It was refused, and will be written anew.
+    pub fn refused(&mut self, id: Uuid) {
+        if let Some(entry) = self.find(id).and_then(|index| self.items.get_mut(index)) {
+            entry.written = None;
         }
     }
 
     /// The answer is final: accepted, or refused for good. Returns whether it was unsettled.
     pub fn settle(&mut self, id: Uuid) -> bool {
         let Some(index) = self.find(id) else { return false };
-        match self.items.remove(index) {
-            Some((_, State::Sent(_))) => self.in_flight -= 1,
-            Some((_, State::Refused)) => self.refused -= 1,
-            Some((_, State::Waiting)) | None => {}
+        match self.items.remove(index).map(|entry| entry.state) {
+            Some(State::Sent) => self.in_flight -= 1,
+            Some(State::Refused) => self.refused -= 1,
+            Some(State::Waiting) | None => {}
         }
         if index < self.next {
             self.next -= 1;
@@ -114,8 +127,8 @@ impl Outbox {
     /// Not this time: to be sent again, not before `again_at`. Returns whether it was unsettled.
     pub fn put_back(&mut self, id: Uuid, again_at: Instant) -> bool {
         let Some(index) = self.find(id) else { return false };
-        if let Some((_, state @ State::Sent(_))) = self.items.get_mut(index) {
-            *state = State::Refused;
+        if let Some(entry) = self.items.get_mut(index).filter(|entry| entry.state == State::Sent) {
+            entry.state = State::Refused;
             self.in_flight -= 1;
             self.refused += 1;
         }
@@ -133,7 +146,7 @@ impl Outbox {
     }
 
     fn find(&self, id: Uuid) -> Option<usize> {
-        self.items.iter().position(|(item, _)| item.id == id)
+        self.items.iter().position(|entry| entry.item.id == id)
     }
 
     fn rewind_when_answered(&mut self) {
@@ -143,8 +156,8 @@ impl Outbox {
     }
 
     fn rewind(&mut self) {
-        for (_, state) in self.items.iter_mut().take(self.next) {
-            *state = State::Waiting;
+        for entry in self.items.iter_mut().take(self.next) {
+            entry.state = State::Waiting;
         }
         (self.next, self.in_flight, self.refused) = (0, 0, 0);
     }
@@ -174,7 +187,7 @@ mod tests {
         let (mut outbox, ids) = outbox(3);
         let now = Instant::now();
         assert_eq!(outbox.take_next(2, now).unwrap().id, ids[0]);
-        assert_eq!((outbox.sent_at(ids[0]), outbox.sent_at(ids[1])), (Some(now), None));
+        assert_eq!((outbox.written_at(ids[0]), outbox.written_at(ids[1])), (Some(now), None));
         assert_eq!(outbox.take_next(2, now).unwrap().id, ids[1]);
         assert!(outbox.take_next(2, now).is_none());
         assert!(outbox.settle(ids[1]));
@@ -207,5 +220,20 @@ mod tests {
         assert_eq!(outbox.disconnected(), 2);
         assert_eq!(take_all(&mut outbox, now), [ids[0], ids[2]]);
         assert!(!outbox.settle(ids[1]), "settled before");
+    }
+
+    #[test]
+    fn an_attempt_counts_from_its_first_writing_unless_it_was_refused() {
+        let (mut outbox, ids) = outbox(1);
+        let (first, second, third) =
+            (Instant::now(), Instant::now() + Duration::from_secs(5), Instant::now() + Duration::from_secs(9));
+        outbox.take_next(1, first).unwrap();
+        outbox.put_back(ids[0], second);
+        outbox.take_next(1, second).unwrap();
+        assert_eq!(outbox.written_at(ids[0]), Some(first), "of unknown outcome: the first may be accepted yet");
+        outbox.refused(ids[0]);
+        outbox.put_back(ids[0], third);
+        outbox.take_next(1, third).unwrap();
+        assert_eq!(outbox.written_at(ids[0]), Some(third));
     }
 }

@@ -71,6 +71,10 @@ impl Lane {
             self.crew.meters.late.fetch_sub(1, Ordering::Relaxed);
             if self.crew.is_given_up(due_us) {
                 self.crew.meters.given_up.fetch_add(1, Ordering::Relaxed);
+                // who gives up behind the surge has waited for nothing: that is no recovery
+                if self.crew.is_recovered(due_us) {
+                    self.crew.meters.add(Kind::Recovered, Duration::from_micros(self.crew.now_us().saturating_sub(due_us)));
+                }
             } else {
                 self.decide(due_us);
             }
@@ -150,7 +154,7 @@ impl Lane {
     fn on_accepted(&mut self, id: Uuid) {
         let (_, number) = numbers_of(id);
         self.answered = Instant::now();
-        let sent_at = self.outbox.sent_at(id);
+        let written_at = self.outbox.written_at(id);
         if !self.outbox.settle(id) {
             return;
         }
@@ -166,8 +170,8 @@ impl Lane {
         if due_us >= self.absent_until_us {
             let took = Duration::from_micros(now_us.saturating_sub(due_us));
             crew.meters.add(Kind::Accepted, took);
-            if let Some(sent_at) = sent_at.filter(|_| crew.gives_up()) {
-                crew.meters.add(Kind::Attempt, sent_at.elapsed());
+            if let Some(written_at) = written_at.filter(|_| crew.gives_up()) {
+                crew.meters.add(Kind::Attempt, written_at.elapsed());
             }
             if crew.is_recovered(due_us) {
                 crew.meters.add(Kind::Recovered, took);
@@ -178,6 +182,7 @@ impl Lane {
     fn on_refused(&mut self, refused: &Refused) {
         self.answered = Instant::now();
         if !refused.is_final {
+            self.outbox.refused(refused.id);
             return self.put_back(refused.id, refused.retry_after_ms);
         }
         if self.outbox.settle(refused.id) {

@@ -348,6 +348,7 @@ impl Report {
         Some(match name {
             "rate" => self.achieved_rate,
             "put_back" => self.counts.put_back as f64,
+            "surge.share" => self.accepted_in_surge() / self.scenario.surge.as_ref().map(|_| self.intended_rate.max(1e-9))?,
             "given_up" => self.counts.given_up as f64,
             "broken" => self.counts.broken as f64,
             "late" => self.counts.late as f64,
@@ -374,7 +375,7 @@ impl Report {
         seconds.iter().sum::<f64>() / seconds.len().max(1) as f64
     }
 
-    /// Whether everything that was promised was kept, and everything due was done.
+    /// Whether everything that was promised was kept, and everything due was done, or given up by its sender before it went out.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let sent = self.counts.accepted + self.counts.given_up == self.counts.due

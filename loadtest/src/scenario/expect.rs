@@ -12,8 +12,8 @@ pub const SERIES: [&str; 9] = ["accepted", "delivered", "synced", "backlog", "co
 /// What is known of a latency series.
 pub const STATISTICS: [&str; 8] = ["p50", "p90", "p95", "p99", "p99.9", "max", "mean", "count"];
 /// The other figures.
-pub const FIGURES: [&str; 8] =
-    ["rate", "put_back", "given_up", "broken", "late", "server.slope", "client.slope", "server.cpu_per_million"];
+pub const FIGURES: [&str; 9] =
+    ["rate", "put_back", "given_up", "surge.share", "broken", "late", "server.slope", "client.slope", "server.cpu_per_million"];
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]

@@ -23,7 +23,7 @@ pub fn partition_of(conversation: ConversationId, partitions: u16) -> u16 {
 }
 
 /// Why a send into this conversation would not get through now, as far as is known: its partition of `messages` is in trouble, or the virtual
-/// shard of one of its members is.
+/// shard of one of its members is. The worst of them.
 pub fn in_the_way(
     troubles: &Troubles,
     conversation: ConversationId,
@@ -34,8 +34,9 @@ pub fn in_the_way(
         return None;
     }
     let mailboxes = owners(conversation).into_iter().map(|owner| (Kind::Mailbox, shards.of(owner).0));
-    let mut places = std::iter::once((Kind::Messages, partition)).chain(mailboxes);
-    places.find_map(|(kind, number)| troubles.of(kind, number).map(|trouble| (kind, number, trouble)))
+    let places = std::iter::once((Kind::Messages, partition)).chain(mailboxes);
+    let troubled = places.filter_map(|(kind, number)| troubles.of(kind, number).map(|trouble| (kind, number, trouble)));
+    troubled.min_by_key(|(_, _, trouble)| *trouble)
 }
 
 /// Makes records durable in the log of a cluster.
@@ -97,7 +98,7 @@ impl Submit for KafkaSubmit {
             tracing::debug!(topic, partition = number, why = trouble.name(), "a send is refused: it would not get through now");
             return report.settle(Outcome::Refused(ErrorCode::Unavailable));
         }
-        if !forced && self.producer.stands((Topic::Messages, partition)) {
+        if self.producer.stands((Topic::Messages, partition)) && !forced {
             metrics::counter!("switchboard_sends_not_queued_total", "queue" => "log", "why" => "stands").increment(1);
             return report.settle(Outcome::Refused(ErrorCode::Unavailable));
         }

@@ -160,3 +160,47 @@ impl Queue {
         drop(waiting);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use protocol::record::{Content, Identity};
+    use protocol::{ConversationId, MessageId, UserId};
+    use router::submit::{Outcome, ReportSink};
+
+    use super::*;
+
+    struct Nobody;
+
+    impl ReportSink for Nobody {
+        fn settled(&self, _: u64, _: Outcome) {}
+    }
+
+    fn put(queue: &Queue, sender: UserId) -> Result<(), NotTaken> {
+        let conversation = ConversationId::direct(sender, UserId::new(2).unwrap());
+        let identity = Identity { sender, conversation, id: MessageId::from_stored(&[7; 16]).unwrap() };
+        let record = Record { identity, content: Content::Text("x".into()), reply_to: None, at_ms: 0 };
+        queue.put(record, Report::new(Arc::new(Nobody), 0)).map_err(|(_, why)| why)
+    }
+
+    fn standing() -> Queue {
+        Queue::new(Limits { queue_wait: Duration::ZERO, queue_burst: Duration::ZERO, queue_records: 2, ..Limits::default() })
+    }
+
+    #[test]
+    fn a_queue_that_stands_refuses_all_but_canaries_and_takes_again_when_it_is_empty() {
+        let (queue, user) = (standing(), UserId::new(1).unwrap());
+        assert_eq!(put(&queue, user), Ok(()), "an empty one takes");
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(put(&queue, user), Err(NotTaken::Stands));
+        assert_eq!(put(&queue, UserId::canary(0)), Ok(()));
+        assert_eq!(put(&queue, UserId::canary(1)), Err(NotTaken::Full));
+        let mut batch = Vec::new();
+        assert_eq!(queue.take(&mut batch, &mut Vec::new()), Some(0));
+        assert_eq!((batch.len(), put(&queue, user)), (2, Ok(())));
+        queue.close();
+        assert_eq!(put(&queue, user), Err(NotTaken::Closed));
+    }
+}

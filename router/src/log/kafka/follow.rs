@@ -59,11 +59,18 @@ struct State {
 
 impl State {
     /// A broker says where the log ends.
-    fn heard_end(&mut self, end: u64) {
+    fn heard_end(&mut self, end: u64, now: Instant) {
         if self.position >= self.end {
-            self.current_at = Instant::now();
+            self.current_at = now;
         }
         self.end = end;
+        self.backlog.heard(end.saturating_sub(self.position), now);
+    }
+
+    /// Whether more comes than is read.
+    fn is_behind(&mut self, now: Instant) -> bool {
+        let current = self.position >= self.end && !self.parked;
+        self.backlog.look(Look { current, current_at: self.current_at, read_at: self.read_at }, now)
     }
 }
 
@@ -335,11 +342,7 @@ impl FollowReader {
     /// The partitions of a topic into which more comes than is read, of those that are followed here. To be asked about twice a second.
     pub(super) fn behind(&self, topic: Topic) -> BTreeSet<u16> {
         let followed = self.shared.followed.lock();
-        let behind = |followed: &Followed| {
-            let mut state = followed.state.lock();
-            let State { position, end, current_at, read_at, .. } = *state;
-            state.backlog.look(Look { lag: end.saturating_sub(position), current_at, read_at }, Instant::now())
-        };
+        let behind = |followed: &Followed| followed.state.lock().is_behind(Instant::now());
         let of_topic = followed.iter().filter(|((of, _), _)| *of == topic);
         of_topic.filter(|(_, (followed, _))| behind(followed)).map(|((_, partition), _)| *partition).collect()
     }
@@ -418,6 +421,36 @@ mod tests {
         one.passed(14, at(14));
         assert_eq!(one.fetched(12, at(20), b"x", &shared), Fetched::Kept, "the broker has nothing between");
         assert_eq!(shared.buffered.load(Ordering::Acquire), 2 * (1 + ENTRY_BYTES));
+    }
+
+    #[test]
+    fn a_reader_is_behind_when_more_comes_than_it_takes_and_not_after_a_rest_or_an_outage() {
+        let one = Followed::new(0);
+        let mut state = one.state.lock();
+        let began = Instant::now();
+        let at = |half: u32| began + Duration::from_millis(500) * half;
+        // an hour of nothing, then a hundred records that are read at the next look
+        let later = 7200;
+        state.heard_end(100, at(later));
+        (state.position, state.read_at) = (50, Some(at(later)));
+        assert!(!state.is_behind(at(later)), "it had everything until now");
+        // 200 come in each half second, 100 are read
+        for half in later + 1..later + 21 {
+            let past = u64::from(half - later);
+            (state.position, state.read_at) = (50 + past * 100, Some(at(half)));
+            state.heard_end(100 + past * 200, at(half));
+            assert_eq!(state.is_behind(at(half)), past >= 7, "{past}");
+        }
+        // nothing is read for a minute, and then more than comes; the buffer was full, so little was heard
+        state.parked = true;
+        assert!(!state.is_behind(at(later + 141)), "it stands still");
+        state.parked = false;
+        for half in later + 142..later + 180 {
+            let past = u64::from(half - later - 142);
+            (state.position, state.read_at) = (2_050 + past * 1_000, Some(at(half)));
+            state.heard_end(30_000 + past * 200, at(half));
+            assert!(!state.is_behind(at(half)), "{past}");
+        }
     }
 
     #[test]

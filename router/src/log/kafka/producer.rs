@@ -142,9 +142,9 @@ impl Producer {
         self.health.is_up()
     }
 
-    /// Whether more comes for this partition than its broker takes, for longer than a burst.
+    /// Whether more comes for this partition than its broker takes, for longer than a burst. Not so while no broker answers at all.
     pub(crate) fn stands(&self, to: (Topic, u16)) -> bool {
-        self.appender.stands(to)
+        self.is_reachable() && self.appender.stands(to)
     }
 
     /// Hands a record over, at once and without waiting. Taken, its waiter is told by its own answer; else the waiter comes back.

@@ -11,10 +11,10 @@ use super::batch::{Producer, batch, next_sequence};
 use crate::log::kafka::leaders::{BrokerId, Key};
 use crate::submit::standing::Standing;
 
-/// The queue of a partition that has not been empty for this long stands.
+/// The queue of a partition that has always had something without an answer for this long stands.
 const BURST: Duration = Duration::from_secs(1);
-/// Then a record may wait for so long before it goes out.
-const WAIT: Duration = Duration::from_millis(500);
+/// Then the oldest may be without one for so long.
+const WAIT: Duration = Duration::from_secs(1);
 /// First pause before a batch goes out again; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest such pause.
@@ -148,8 +148,10 @@ impl<W> Queue<W> {
     /// Whether what is to be appended there is better refused, if it may be: more comes than the broker takes, for longer than a burst.
     pub(crate) fn stands(&mut self, key: Key, now: Instant) -> bool {
         let partition = self.partitions.entry(key).or_default();
-        let oldest = partition.waiting.front().map(|first| now.saturating_duration_since(first.since));
-        partition.standing.refuses(oldest, now)
+        // what is on its way has no answer either
+        let first =
+            partition.flight.as_ref().map(|flight| flight.since).or_else(|| partition.waiting.front().map(|first| first.since));
+        partition.standing.refuses(first.map(|since| now.saturating_duration_since(since)), now)
     }
 
     /// Takes a record; full, its waiter comes back.

@@ -145,7 +145,7 @@ fn take(shared: &Shared, asked: &BTreeMap<Key, (Arc<Followed>, Next)>, response:
                 }
                 None => {
                     if let Ok(end) = u64::try_from(partition.high_watermark) {
-                        followed.state.lock().heard_end(end);
+                        followed.state.lock().heard_end(end, Instant::now());
                     }
                     fill(shared, key, (followed, next.offset), partition.records.unwrap_or_default());
                 }
