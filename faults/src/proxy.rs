@@ -124,7 +124,8 @@ async fn both_ways(client: TcpStream, server: TcpStream, orders: Orders) {
     let both = async { tokio::join!(there, back) };
     tokio::pin!(both);
     tokio::select! {
-        _ = &mut both => {}
+        // first: a reset may have ended both directions already
+        biased;
         _ = resets.changed() => {
             counter.touch();
             for handle in handles.iter().flatten() {
@@ -134,6 +135,7 @@ async fn both_ways(client: TcpStream, server: TcpStream, orders: Orders) {
             // both directions notice it too
             let _ = both.await;
         }
+        _ = &mut both => {}
     }
 }
 
