@@ -144,9 +144,10 @@ async fn forward(from: OwnedReadHalf, mut to: OwnedWriteHalf, mut orders: Orders
     let (pieces, due) = mpsc::channel(UNDER_WAY);
     let (reading, writing) = (orders.clone(), orders.clone());
     tokio::select! {
-        _ = async { tokio::join!(read(from, pieces, reading), write(&mut to, due, writing)) } => {}
+        biased;
         // dropped as it is, it would say an orderly end first
         _ = orders.resets.changed() => to.forget(),
+        _ = async { tokio::join!(read(from, pieces, reading), write(&mut to, due, writing)) } => {}
     }
 }
 
