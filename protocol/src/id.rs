@@ -57,7 +57,7 @@ impl UserId {
 
     /// Whether it is the server itself: the sender of canaries.
     pub const fn is_server(self) -> bool {
-        self.0 >= Self::SERVERS
+        Self::new(self.0).is_none()
     }
 
     /// A user by number, or nothing when it is 0 or one of the server's.
