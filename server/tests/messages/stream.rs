@@ -1,13 +1,13 @@
 //! A client of a stream of server-sent events, made of a socket.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::api::get;
-use crate::raw::Server;
+use crate::raw::{self, Server};
 use crate::support::PATIENCE;
 
 /// One event of a stream.
@@ -56,7 +56,7 @@ impl Stream {
                 return Some(taken);
             }
             let mut buffer = [0; 16 * 1024];
-            match self.socket.read(&mut buffer) {
+            match raw::read(&mut self.socket, &mut buffer) {
                 Ok(0) => return None,
                 // all that these tests send is ASCII
                 Ok(got) => self.input.push_str(std::str::from_utf8(&buffer[..got]).expect("ASCII")),
@@ -108,7 +108,7 @@ impl Stream {
     /// Whether the server ends the connection within this time, nothing else coming.
     pub(crate) fn ends_within(&mut self, time: Duration) -> bool {
         self.socket.set_read_timeout(Some(time)).expect("a timeout");
-        matches!(self.socket.read(&mut [0; 64]), Ok(0))
+        matches!(raw::read(&mut self.socket, &mut [0; 64]), Ok(0))
     }
 
     /// Reads nothing more for ever, through a small receive buffer.

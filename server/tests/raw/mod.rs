@@ -168,6 +168,8 @@ pub(crate) struct Raw {
     encoding: Encoding,
     /// Frames that were passed over.
     seen: Vec<String>,
+    /// Why nothing more can be read, if it was no orderly end.
+    broke: Option<io::Error>,
 }
 
 impl Raw {
@@ -175,7 +177,7 @@ impl Raw {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
-        Self { stream, input: Vec::new(), encoding: Encoding::Json, seen: Vec::new() }
+        Self { stream, input: Vec::new(), encoding: Encoding::Json, seen: Vec::new(), broke: None }
     }
 
     /// A good handshake with further header lines.
@@ -259,11 +261,15 @@ impl Raw {
     /// More input, or false at the end.
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        match self.stream.read(&mut buffer) {
-            Ok(0) | Err(_) => false,
+        match read(&mut self.stream, &mut buffer) {
+            Ok(0) => false,
             Ok(got) => {
                 self.input.extend_from_slice(&buffer[..got]);
                 true
+            }
+            Err(why) => {
+                self.broke = Some(why);
+                false
             }
         }
     }
@@ -295,7 +301,7 @@ impl Raw {
     /// Whether the server ends the connection within this time.
     pub(crate) fn ended_within_ms(&mut self, ms: u64) -> bool {
         self.stream.set_read_timeout(Some(Duration::from_millis(ms))).expect("a timeout");
-        let end = match self.stream.read(&mut [0; 64]) {
+        let end = match read(&mut self.stream, &mut [0; 64]) {
             Ok(0) => true,
             Ok(_) => false,
             Err(why) => !matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
@@ -325,7 +331,7 @@ impl Raw {
     pub(crate) fn until(&mut self, word: &str) -> String {
         loop {
             let Some((first, payload)) = self.frame() else {
-                panic!("the connection ended before {word:?}; seen: {:?}", self.seen)
+                panic!("the connection ended ({:?}) before {word:?}; seen: {:?}", self.broke, self.seen)
             };
             let text = match (self.encoding, first) {
                 (Encoding::Proto, 0x82) => proto::words(&payload),
@@ -379,6 +385,16 @@ impl Raw {
             if first == 0x88 {
                 return Some(u16::from_be_bytes([*payload.first()?, *payload.get(1)?]));
             }
+        }
+    }
+}
+
+/// One read. Where a timeout is set it may be interrupted without any signal handler, by a freeze of the machine for one (signal(7)).
+pub(crate) fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }

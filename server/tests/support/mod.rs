@@ -43,9 +43,9 @@ impl Stand {
 
     /// The same, over TLS.
     pub(crate) fn over_tls(settings: &[(&'static str, &'static str)]) -> Self {
-        let stand = Self::new(settings);
-        let authority = Authority::new(&stand.directory.path().join("tls"));
-        Self { authority: Some(authority), ..stand }
+        let mut stand = Self::new(settings);
+        stand.authority = Some(Authority::new(&stand.directory.path().join("tls")));
+        stand
     }
 
     pub(crate) fn data(&self) -> std::path::PathBuf {
@@ -154,6 +154,14 @@ impl Stand {
         let lines: Vec<_> = entries.iter().map(|entry| serde_json::to_string(entry).expect("an entry is JSON")).collect();
         std::fs::write(&path, lines.join("\n")).expect("the recording is kept");
         eprintln!("recording: {}\nserver log:\n{}", path.display(), self.tail());
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the end of the server's log:\n{}", self.tail());
+        }
     }
 }
 
