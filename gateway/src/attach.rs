@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::frame::ResyncReason;
 use protocol::plant::{Bug, held, planted};
 use protocol::{DeviceName, Seq, UserId};
-use router::registry::{NodeId, Registration, Registry};
+use router::registry::{NodeId, Registered, Registration, Registry};
 use storage::store::{Head, Place, Slice, Store, StoreError};
 
 use crate::known::Known;
@@ -43,10 +43,8 @@ pub enum Start {
 /// An attach that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
-    /// The entry in the registry, if it answered.
-    pub registration: Option<Registration>,
-    /// The entry it took the place of: where the device was before.
-    pub replaced: Option<Registration>,
+    /// The entry in the registry and what it met there, if the registry answered.
+    pub registered: Option<Registered>,
     /// The present stream epoch.
     pub epoch: u64,
     /// Where to go on.
@@ -54,6 +52,11 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// The entry in the registry, if it answered.
+    pub fn registration(&self) -> Option<Registration> {
+        self.registered.map(|registered| registered.registration)
+    }
+
     /// Whether the cursor is beyond the mailbox's head.
     pub const fn is_ahead(&self) -> bool {
         matches!(self.start, Start::Resync(_, ResyncReason::Ahead))
@@ -73,18 +76,17 @@ pub async fn attach(
 ) -> Result<Attached, StoreError> {
     if planted(Bug::ReadBeforeRegister) {
         let (epoch, start) = read(store, known, request).await?;
-        let (registration, replaced) = register(registry, node, request).await;
-        return Ok(Attached { registration, replaced, epoch, start });
+        return Ok(Attached { registered: register(registry, node, request).await, epoch, start });
     }
-    let (registration, replaced) = register(registry, node, request).await;
+    let registered = register(registry, node, request).await;
     let held = held("attach:registered");
     if held > 0 {
         tokio::time::sleep(Duration::from_millis(held)).await;
     }
-    match (read(store, known, request).await, registration) {
-        (Ok((epoch, start)), _) => Ok(Attached { registration, replaced, epoch, start }),
+    match (read(store, known, request).await, registered) {
+        (Ok((epoch, start)), _) => Ok(Attached { registered, epoch, start }),
         (Err(why), None) => Err(why),
-        (Err(why), Some(registration)) => {
+        (Err(why), Some(Registered { registration, .. })) => {
             // the next try registers anew; if there is none, nothing stays behind (or it dies with the node's lease)
             let _ = registry.deregister(request.user, &request.device, registration).await;
             Err(why)
@@ -92,16 +94,16 @@ pub async fn attach(
     }
 }
 
-async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> (Option<Registration>, Option<Registration>) {
+async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Option<Registered> {
     match tokio::time::timeout(REGISTRY_WAIT, registry.register(request.user, &request.device, node)).await {
-        Ok(Ok((registration, replaced))) => (Some(registration), replaced),
+        Ok(Ok(registered)) => Some(registered),
         Ok(Err(why)) => {
             tracing::warn!(user = %request.user, %why, "attached without registration");
-            (None, None)
+            None
         }
         Err(_) => {
             tracing::warn!(user = %request.user, "attached without registration: the registry is slow");
-            (None, None)
+            None
         }
     }
 }

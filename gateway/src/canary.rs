@@ -47,7 +47,7 @@ async fn one(node: &Arc<Gateway>, user: UserId) {
         }
     };
     // entered again with the others when the registry has forgotten
-    node.sessions.registered(user, &outbox, attached.registration.map_or(1, |registration| registration.counter));
+    node.sessions.registered(user, &outbox, attached.registration().map_or(1, |registration| registration.counter));
     outbox.listen(true);
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -75,12 +75,12 @@ impl Sessions {
         Ok(None)
     }
 
-    /// The session stands in the registry with this counter.
+    /// The session stands in the registry with this counter, or a greater one it was told of before.
     pub fn registered(&self, user: UserId, outbox: &Arc<Outbox>, counter: u64) {
         if let Some(mut entries) = self.by_user.get_mut(&user)
             && let Some(entry) = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.outbox, outbox))
         {
-            entry.counter = counter;
+            entry.counter = entry.counter.max(counter);
         }
     }
 
@@ -187,6 +187,12 @@ mod tests {
         assert!(Arc::ptr_eq(&sessions.enter(user, &device, &new, 2).unwrap().unwrap(), &old));
         sessions.leave(user, &old);
         assert_eq!(sessions.all().len(), 1);
+        sessions.registered(user, &new, 9);
+        // the answer of an attach that was superseded before its entry was
+        sessions.registered(user, &new, 8);
+        assert_eq!(sessions.entered()[0].counter, 9);
+        sessions.superseded(user, &device, 8);
+        assert!(new.take().close.is_none(), "it is the entry behind that");
         assert!(sessions.enter(user, &"b".parse().unwrap(), &old, 2).unwrap().is_none());
         assert_eq!(sessions.enter(user, &"c".parse().unwrap(), &old, 2).unwrap_err(), TooMany);
     }

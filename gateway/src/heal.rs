@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use protocol::plant::{Bug, planted};
 use protocol::{CloseCode, UserId};
-use router::registry::{Registration, RegistryError};
+use router::registry::{Registered, Registration, RegistryError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::deliver::{Entered, UNREGISTERED};
@@ -76,7 +76,7 @@ async fn enter(node: &Gateway) -> Result<(), RegistryError> {
         sleep(PACE).await;
     }
     for one in &unregistered {
-        let (registration, _) = node.ports.registry.register(one.user, &one.device, node.node).await?;
+        let Registered { registration, .. } = node.ports.registry.register(one.user, &one.device, node.node).await?;
         if one.outbox.answer(Answer::Registered(registration)).is_some() {
             node.ports.registry.deregister(one.user, &one.device, registration).await?;
         }

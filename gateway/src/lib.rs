@@ -27,6 +27,7 @@ pub mod connection;
 pub mod frame_reader;
 pub mod command;
 pub mod attach;
+pub mod goodbyes;
 pub mod known;
 pub mod lanes;
 pub mod pressure;

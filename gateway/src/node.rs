@@ -17,6 +17,7 @@ use storage::store::Store;
 use crate::config::Config;
 use crate::cursors::Cursors;
 use crate::deliver::Sessions;
+use crate::goodbyes::Goodbyes;
 use crate::known::Known;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -129,6 +130,8 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// Devices the store is known to know.
     pub known: Known,
+    /// Entries on their way out of the registry.
+    pub goodbyes: Goodbyes,
     /// Cursors on their way to the store.
     pub cursors: Cursors,
     /// Receipts on their way to the mailboxes.
@@ -152,6 +155,7 @@ impl Gateway {
             limiter: Limiter::new(&config),
             pressure: Pressure::default(),
             known: Known::default(),
+            goodbyes: Goodbyes::default(),
             cursors: Cursors::new(Arc::clone(&ports.store)),
             receipts: Receipts::new(Arc::clone(&ports.store), Arc::clone(&ports.marks)),
             presences: Presences::new(Arc::clone(&sessions)),
@@ -187,6 +191,7 @@ impl Gateway {
         };
         tokio::join!(
             self.wheel.run(),
+            self.goodbyes.run(&*self.ports.registry),
             self.cursors.run(),
             self.receipts.run(),
             presence::run(&self),

@@ -15,7 +15,7 @@ use gateway::{Gateway, Ports};
 use protocol::codec::Encoding;
 use protocol::{DeviceName, UserId};
 use router::registry::memory::MemoryRegistry;
-use router::registry::{NodeId, Nodes, Registration, Registry, RegistryError};
+use router::registry::{NodeId, Nodes, Registered, Registration, Registry, RegistryError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
 
@@ -28,12 +28,7 @@ struct Slow {
 
 #[async_trait]
 impl Registry for Slow {
-    async fn register(
-        &self,
-        user: UserId,
-        device: &DeviceName,
-        node: NodeId,
-    ) -> Result<(Registration, Option<Registration>), RegistryError> {
+    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
         if self.first.swap(false, Ordering::SeqCst) {
             drop(self.gate.acquire().await);
         }

@@ -19,7 +19,7 @@ use std::time::Instant;
 use protocol::{DeviceName, UserId};
 use router::members::Members;
 use router::registry::redis::{RedisLink, RedisRegistry};
-use router::registry::{NodeId, Registration, Registry, contract};
+use router::registry::{NodeId, Registered, Registration, Registry, contract};
 use stand::{env, fresh, registry, up};
 
 const NODE: NodeId = NodeId { node: 7, boot: 0xfeed };
@@ -54,17 +54,17 @@ async fn many_racing_attaches_form_one_chain() {
     for task in tasks {
         made.extend(task.await.unwrap());
     }
-    made.sort_unstable_by_key(|(entry, _)| entry.counter);
-    assert_eq!(made.first().unwrap().1, None);
+    made.sort_unstable_by_key(|made| made.registration.counter);
+    assert_eq!(made.first().unwrap().replaced, None);
     for pair in made.windows(2) {
-        assert!(pair[0].0.counter < pair[1].0.counter);
-        assert_eq!(pair[1].1, Some(pair[0].0), "each replaces exactly the one before it");
+        assert!(pair[0].registration.counter < pair[1].registration.counter);
+        assert_eq!(pair[1].replaced, Some(pair[0].registration), "each replaces exactly the one before it");
     }
     let registry = registry(&config).await;
-    let last = made.last().unwrap().0;
+    let last = made.last().unwrap().registration;
     assert_eq!(registry.nodes(&[UserId::from_stored(1)]).await.unwrap()[0].to_vec(), [last.node]);
     let gone = futures_util::future::join_all(
-        made.iter().map(|(entry, _)| registry.deregister(UserId::from_stored(1), &DEVICE, *entry)),
+        made.iter().map(|made| registry.deregister(UserId::from_stored(1), &DEVICE, made.registration)),
     );
     let gone: Vec<bool> = gone.await.into_iter().map(Result::unwrap).collect();
     assert_eq!(gone.iter().filter(|gone| **gone).count(), 1, "only the last one's goodbye counts");
@@ -79,7 +79,7 @@ async fn forgotten_scripts_are_taught_again() {
     let registry = registry(&config).await;
     for _ in 0..3 {
         stand::command::<()>(&url, &["SCRIPT", "FLUSH"]).await;
-        let (entry, _) = registry.register(UserId::from_stored(1), &DEVICE, NODE).await.unwrap();
+        let entry = registry.register(UserId::from_stored(1), &DEVICE, NODE).await.unwrap().registration;
         stand::command::<()>(&url, &["SCRIPT", "FLUSH"]).await;
         let many: Vec<_> = (1..300).map(|user| (UserId::from_stored(user), phone(), entry)).collect();
         assert_eq!(registry.register_all(&many).await.unwrap().len(), 299);
@@ -96,7 +96,7 @@ async fn what_is_unreadable_is_left_out() {
     let key = format!("{}:{{u:1}}", config.prefix);
     stand::command::<()>(&url, &["HSET", &key, "phone", "rubbish", "laptop", "1:zz:3", "tablet", "7:000000000000feed:12"]).await;
     assert_eq!(registry.nodes(&[UserId::from_stored(1)]).await.unwrap()[0].to_vec(), [NODE]);
-    let (_, replaced) = registry.register(UserId::from_stored(1), &DEVICE, NODE).await.unwrap();
+    let Registered { replaced, .. } = registry.register(UserId::from_stored(1), &DEVICE, NODE).await.unwrap();
     assert_eq!(replaced, None);
     let ttl: i64 = stand::command(&url, &["TTL", &key]).await;
     assert!((86_000..=86_400).contains(&ttl), "a dead cluster leaves nothing for ever: {ttl}");
@@ -130,7 +130,7 @@ async fn latency() {
     for _ in 0..5 {
         for user in &users {
             let began = Instant::now();
-            let (entry, _) = registry.register(*user, &DEVICE, NODE).await.unwrap();
+            let entry = registry.register(*user, &DEVICE, NODE).await.unwrap().registration;
             register.push(began.elapsed());
             entries.push((*user, phone(), entry));
         }

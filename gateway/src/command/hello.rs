@@ -8,8 +8,8 @@ use std::time::Duration;
 use protocol::frame::{Hello, ServerFrame, Welcome};
 use protocol::limits::PROTOCOL_VERSION;
 use protocol::receipt::Receipt;
-use protocol::{CloseCode, DeviceName, Seq, UserId};
-use router::registry::Registration;
+use protocol::{CloseCode, Seq, UserId};
+use router::registry::{Registered, Registration};
 use storage::store::{Place, Slice, weight};
 
 use crate::attach::{self, Attach, Attached, Start};
@@ -130,18 +130,23 @@ impl Client {
         }
     }
 
-    /// The registry has an entry for this device, to be undone by this session.
+    /// The registry has an entry for this device, to be undone by this session. Of two, the newer stands there.
     pub(crate) fn registered(&mut self, registration: Registration) {
         if let Some(who) = &mut self.who {
-            who.registration = Some(registration);
+            who.registration = newer(who.registration, Some(registration));
             self.node.sessions.registered(who.user, &self.outbox, registration.counter);
         }
     }
 
     /// Registry and store have answered: the session begins, or the cursor is no good.
     pub(crate) fn attached(&mut self, attached: Attached, out: &mut Frames) {
-        match (attached.registration, &self.who) {
-            (Some(registration), _) => self.registered(registration),
+        match (attached.registered, &self.who) {
+            (Some(Registered { registration, others, .. }), _) => {
+                self.registered(registration);
+                if others >= self.node.config.sockets_per_user {
+                    return self.close_with(CloseCode::Rate);
+                }
+            }
             // the registry did not answer, and is asked again
             (None, Some(who)) => self.node.sessions.registered(who.user, &self.outbox, UNREGISTERED),
             (None, None) => {}
@@ -257,19 +262,25 @@ impl Client {
         self.node.sessions.leave(who.user, &self.outbox);
         self.node.presences.left(who.user);
         self.node.cursors.seen(who.user, &who.device, now_ms());
-        let late = untaken.answers.into_iter().rev().find_map(|answer| match answer {
-            Answer::Attached(attached) => attached.registration,
+        let registrations = untaken.answers.into_iter().map(|answer| match answer {
+            Answer::Attached(attached) => attached.registration(),
             Answer::Registered(registration) => Some(registration),
             Answer::Slice(_) | Answer::Page(_) | Answer::Cursor(_) | Answer::Receipts(_) | Answer::Watched(_) => None,
         });
+        let stands = registrations.fold(who.registration, newer);
         // without a runtime the process is ending, and its lease with it
-        if let (Some(registration), Ok(runtime)) = (late.or(who.registration), tokio::runtime::Handle::try_current()) {
+        if let (Some(registration), Ok(runtime)) = (stands, tokio::runtime::Handle::try_current()) {
             let node = Arc::clone(&self.node);
             runtime.spawn(async move {
-                deregister(&node, who.user, &who.device, registration).await;
+                node.goodbyes.say(&*node.ports.registry, (who.user, who.device, registration)).await;
             });
         }
     }
+}
+
+/// The entry that stands in the registry, of two of one device.
+fn newer(one: Option<Registration>, other: Option<Registration>) -> Option<Registration> {
+    [one, other].into_iter().flatten().max_by_key(|registration| registration.counter)
 }
 
 async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach) {
@@ -280,8 +291,8 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
             // being replayed, perhaps: then it will come to where the client is, or has since it was read
             Ok(attached) if attached.is_ahead() && !complete => {
                 metrics::dropped("attach_try", "replay");
-                if let Some(registration) = attached.registration {
-                    deregister(&node, request.user, &request.device, registration).await;
+                if let Some(registration) = attached.registration() {
+                    node.goodbyes.say(&*node.ports.registry, (request.user, request.device.clone(), registration)).await;
                 }
                 complete = !is_replaying(&node, request.user).await;
                 if !complete {
@@ -299,10 +310,10 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
             return;
         }
     };
-    if attached.registration.is_none() {
+    if attached.registered.is_none() {
         node.sessions.registry_forgot.notify_one();
     }
-    if let (Some(replaced), Some(links)) = (attached.replaced, &node.ports.links)
+    if let (Some(replaced), Some(links)) = (attached.registered.and_then(|registered| registered.replaced), &node.ports.links)
         && replaced.node != node.node
     {
         links.supersede(replaced.node, request.user, &request.device, replaced.counter);
@@ -310,18 +321,18 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
     // A newer session of the device may have entered while the registry was asked, and its own entry may be older than ours: then ours is
     // its entry now.
     let holder = node.sessions.holder(request.user, &request.device).filter(|holder| !Arc::ptr_eq(holder, &outbox));
-    let untaken = match (holder, attached.registration) {
+    let untaken = match (holder, attached.registration()) {
         (Some(newer), Some(registration)) => newer.answer(Answer::Registered(registration)),
         (Some(_), None) => None,
         (None, _) => outbox.answer(Answer::Attached(Box::new(attached))),
     };
     let late = match untaken {
-        Some(Answer::Attached(late)) => late.registration,
+        Some(Answer::Attached(late)) => late.registration(),
         Some(Answer::Registered(late)) => Some(late),
         _ => None,
     };
     if let Some(registration) = late {
-        deregister(&node, request.user, &request.device, registration).await;
+        node.goodbyes.say(&*node.ports.registry, (request.user, request.device.clone(), registration)).await;
     }
 }
 
@@ -333,12 +344,5 @@ async fn is_replaying(node: &Gateway, user: UserId) -> bool {
             tracing::debug!(%user, %why, "whether the mailbox is complete cannot be told now");
             true
         }
-    }
-}
-
-async fn deregister(node: &Gateway, user: UserId, device: &DeviceName, registration: Registration) {
-    if let Err(why) = node.ports.registry.deregister(user, device, registration).await {
-        // it dies with the node's lease
-        tracing::debug!(%user, %why, "not deregistered");
     }
 }

@@ -2,7 +2,7 @@
 
 use protocol::{DeviceName, UserId};
 
-use super::{NodeId, Registration, Registry};
+use super::{NodeId, Registered, Registration, Registry};
 
 const ONE: NodeId = NodeId { node: 1, boot: 11 };
 const TWO: NodeId = NodeId { node: 2, boot: 22 };
@@ -21,6 +21,11 @@ async fn nodes_of(registry: &impl Registry, number: u64) -> Vec<NodeId> {
 }
 
 async fn register(registry: &impl Registry, name: &str, node: NodeId) -> (Registration, Option<Registration>) {
+    let Registered { registration, replaced, .. } = entered(registry, name, node).await;
+    (registration, replaced)
+}
+
+async fn entered(registry: &impl Registry, name: &str, node: NodeId) -> Registered {
     registry.register(user(1), &device(name), node).await.expect("a healthy registry answers")
 }
 
@@ -36,6 +41,7 @@ pub async fn run<R: Registry>(make: impl AsyncFn() -> R) {
     an_entry_is_seen_until_it_is_removed(&make().await).await;
     the_newest_wins_and_an_old_goodbye_does_nothing(&make().await).await;
     devices_and_users_are_apart(&make().await).await;
+    other_devices_are_counted_on_every_node(&make().await).await;
     a_buried_boot_is_void(&make().await).await;
     racing_attaches_leave_one_winner(&make().await).await;
     what_was_forgotten_is_entered_again_as_it_was(&make().await).await;
@@ -87,6 +93,19 @@ async fn devices_and_users_are_apart(registry: &impl Registry) {
     assert_eq!(left, [ONE, TWO], "the laptop is still on the node");
 }
 
+async fn other_devices_are_counted_on_every_node(registry: &impl Registry) {
+    assert_eq!(entered(registry, "phone", ONE).await.others, 0);
+    assert_eq!(entered(registry, "laptop", TWO).await.others, 1);
+    assert_eq!(entered(registry, "phone", TWO).await.others, 1, "not the one that it replaces");
+    let tablet = entered(registry, "tablet", ONE).await;
+    assert_eq!(tablet.others, 2);
+    assert!(deregister(registry, "tablet", tablet.registration).await);
+    registry.register(user(2), &device("phone"), ONE).await.expect("a healthy registry answers");
+    assert_eq!(entered(registry, "watch", ONE).await.others, 2, "nobody else's, and none that is gone");
+    registry.bury(TWO).await.expect("a healthy registry answers");
+    assert_eq!(entered(registry, "tablet", ONE).await.others, 1, "and none of a dead boot");
+}
+
 async fn a_buried_boot_is_void(registry: &impl Registry) {
     let (dead, _) = register(registry, "phone", ONE).await;
     register(registry, "laptop", TWO).await;
@@ -103,11 +122,11 @@ async fn racing_attaches_leave_one_winner(registry: &impl Registry) {
     let phone = device("phone");
     let (one, two) = tokio::join!(registry.register(user(1), &phone, ONE), registry.register(user(1), &phone, TWO));
     let (one, two) = (one.expect("a healthy registry answers"), two.expect("a healthy registry answers"));
-    let (winner, loser) = if one.0.counter > two.0.counter { (one, two) } else { (two, one) };
-    assert_eq!((winner.1, loser.1), (Some(loser.0), None), "the winner learns of the loser");
-    assert_eq!(nodes_of(registry, 1).await, [winner.0.node]);
-    assert!(!deregister(registry, "phone", loser.0).await);
-    assert!(deregister(registry, "phone", winner.0).await);
+    let (winner, loser) = if one.registration.counter > two.registration.counter { (one, two) } else { (two, one) };
+    assert_eq!((winner.replaced, loser.replaced), (Some(loser.registration), None), "the winner learns of the loser");
+    assert_eq!(nodes_of(registry, 1).await, [winner.registration.node]);
+    assert!(!deregister(registry, "phone", loser.registration).await);
+    assert!(deregister(registry, "phone", winner.registration).await);
 }
 
 async fn restore_all(registry: &impl Registry, entries: &[(UserId, DeviceName, Registration)]) -> Vec<Registration> {

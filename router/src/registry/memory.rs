@@ -11,7 +11,7 @@ use protocol::{DeviceName, UserId};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{NodeId, Nodes, Registration, Registry, RegistryError};
+use super::{NodeId, Nodes, Registered, Registration, Registry, RegistryError};
 
 /// Buried boots that are remembered, so that a late registration by a dead boot stays void. The oldest is forgotten first.
 const BURIED_MAX: usize = 1024;
@@ -58,12 +58,7 @@ fn hash_of(device: &DeviceName) -> u64 {
 
 #[async_trait]
 impl Registry for MemoryRegistry {
-    async fn register(
-        &self,
-        user: UserId,
-        device: &DeviceName,
-        node: NodeId,
-    ) -> Result<(Registration, Option<Registration>), RegistryError> {
+    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
         let device = hash_of(device);
         if self.is_buried(node) {
             return Err(RegistryError(format!("boot {} of node {} is buried", node.boot, node.node)));
@@ -72,12 +67,13 @@ impl Registry for MemoryRegistry {
         // counted under the user's lock: the newer entry of one device always has the higher counter
         let counter = self.counter.fetch_add(1, Ordering::Relaxed) + 1;
         let registration = Registration { node, counter };
+        let others = entries.iter().filter(|entry| entry.device != device).count();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.device == device) {
-            let replaced = std::mem::replace(&mut entry.registration, registration);
-            return Ok((registration, Some(replaced)));
+            let replaced = Some(std::mem::replace(&mut entry.registration, registration));
+            return Ok(Registered { registration, replaced, others });
         }
         entries.push(Entry { device, registration });
-        Ok((registration, None))
+        Ok(Registered { registration, replaced: None, others })
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {

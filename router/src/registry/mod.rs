@@ -28,6 +28,17 @@ pub struct Registration {
     pub counter: u64,
 }
 
+/// What entering a device has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    /// The new entry.
+    pub registration: Registration,
+    /// The one it took the place of, whose connection is to be closed.
+    pub replaced: Option<Registration>,
+    /// Other devices of the user that were entered before it and are there still, on whichever node.
+    pub others: usize,
+}
+
 /// Nodes that hold devices of one user; usually none or one.
 pub type Nodes = SmallVec<[NodeId; 1]>;
 
@@ -39,14 +50,9 @@ pub struct RegistryError(pub String);
 /// Which user is on which node.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    /// Enters a device on a node, in place of whatever was there (the newest wins), in one step. Returns the new entry and the one it
-    /// replaced, whose connection is to be closed. When this has returned, every later [`Self::nodes`] sees the entry.
-    async fn register(
-        &self,
-        user: UserId,
-        device: &DeviceName,
-        node: NodeId,
-    ) -> Result<(Registration, Option<Registration>), RegistryError>;
+    /// Enters a device on a node, in place of whatever was there (the newest wins), in one step. When this has returned, every later
+    /// [`Self::nodes`] sees the entry.
+    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError>;
 
     /// Removes exactly this entry; a newer one stays. Says whether it was there.
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError>;

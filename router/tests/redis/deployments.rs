@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use protocol::UserId;
 use router::members::{Member, Membership, Role, Roles, Troubles};
 use router::registry::redis::{RedisConfig, RedisLink};
-use router::registry::{NodeId, Registry, contract};
+use router::registry::{NodeId, Registered, Registry, contract};
 
 use crate::stand::{command, optional, prefix, registry, until, up};
 use crate::{DEVICE, NODE};
@@ -99,7 +99,7 @@ async fn a_lagging_replica_is_promoted() {
     let sentinel = format!("redis://{}", config.sentinels[0]);
     let registry = registry(&config).await;
     let user = UserId::from_stored(1);
-    let (old, _) = registry.register(user, &DEVICE, NODE).await.unwrap();
+    let old = registry.register(user, &DEVICE, NODE).await.unwrap().registration;
     let master: (String, u16) = command(&sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).await;
     let replicas: Vec<HashMap<String, String>> = command(&sentinel, &["SENTINEL", "REPLICAS", "main"]).await;
     let up = replicas.iter().filter(|replica| replica["flags"] == "slave");
@@ -109,7 +109,8 @@ async fn a_lagging_replica_is_promoted() {
         until("it has followed", async || command::<u64>(url, &["HLEN", &key]).await == 1).await;
         command::<()>(url, &["REPLICAOF", "127.0.0.1", "1"]).await;
     }
-    let (new, replaced) = registry.register(user, &DEVICE, NodeId { node: 8, boot: 8 }).await.unwrap();
+    let Registered { registration: new, replaced, .. } =
+        registry.register(user, &DEVICE, NodeId { node: 8, boot: 8 }).await.unwrap();
     assert_eq!(replaced, Some(old));
     let killed = format!("redis://{}:{}", master.0, master.1);
     let client = redis::Client::open(killed).unwrap();

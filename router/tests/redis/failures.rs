@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use protocol::UserId;
 use router::members::Members;
-use router::registry::Registry;
 use router::registry::redis::{RedisLink, RedisRegistry};
+use router::registry::{Registered, Registry};
 
 use crate::stand::{Server, command, fails_in_time, fresh, registry, until, up};
 use crate::{DEVICE, NODE};
@@ -16,10 +16,10 @@ const USER: UserId = UserId::from_stored(1);
 async fn an_old_goodbye_after_a_flush_does_nothing() {
     let Some(server) = Server::start().await else { return };
     let registry = registry(&fresh(&server.url())).await;
-    let (old, _) = registry.register(USER, &DEVICE, NODE).await.unwrap();
+    let old = registry.register(USER, &DEVICE, NODE).await.unwrap().registration;
     command::<()>(&server.url(), &["FLUSHALL"]).await;
     assert!(!registry.deregister(USER, &DEVICE, old).await.unwrap());
-    let (new, replaced) = registry.register(USER, &DEVICE, NODE).await.unwrap();
+    let Registered { registration: new, replaced, .. } = registry.register(USER, &DEVICE, NODE).await.unwrap();
     assert!(replaced.is_none() && new.counter > old.counter);
     assert!(!registry.deregister(USER, &DEVICE, old).await.unwrap());
     assert_eq!(registry.register_all(&[(USER, DEVICE.clone(), old)]).await.unwrap(), [new]);
@@ -34,7 +34,7 @@ async fn it_need_not_be_there_at_the_start_and_may_restart_empty() {
     fails_in_time(registry.register(USER, &DEVICE, NODE)).await;
     server.again().await;
     println!("found after {:?}", up(&registry).await);
-    let (entry, _) = registry.register(USER, &DEVICE, NODE).await.unwrap();
+    let entry = registry.register(USER, &DEVICE, NODE).await.unwrap().registration;
     server.kill();
     fails_in_time(registry.nodes(&[USER])).await;
     until("the failure is noticed", async || registry.nodes(&[USER]).await.is_err_and(|why| why.0.contains("away"))).await;

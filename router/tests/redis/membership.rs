@@ -145,7 +145,7 @@ async fn an_old_copy_of_the_store_costs_nothing_that_lives() {
     let copy = server.dump().with_extension("old");
     std::fs::copy(server.dump(), &copy).unwrap();
     drop(dead);
-    let (mine, _) = registry.register(USER, &DEVICE, node(1)).await.unwrap();
+    let mine = registry.register(USER, &DEVICE, node(1)).await.unwrap().registration;
     until("the other is missed", async || members.view().live(Role::Gateway) == [node(1)]).await;
     server.kill();
     std::fs::rename(&copy, server.dump()).unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use protocol::{DeviceName, UserId};
 use router::members::Members;
-use router::registry::{NodeId, Nodes, Registration, Registry, RegistryError};
+use router::registry::{NodeId, Nodes, Registered, Registration, Registry, RegistryError};
 use tokio::time::sleep;
 
 use super::Redis;
@@ -53,12 +53,7 @@ impl FaultyRegistry {
 
 #[async_trait]
 impl Registry for FaultyRegistry {
-    async fn register(
-        &self,
-        user: UserId,
-        device: &DeviceName,
-        node: NodeId,
-    ) -> Result<(Registration, Option<Registration>), RegistryError> {
+    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
         self.come("before registering").await?;
         let (registration, replaced) = self.redis.register(user, device, node, self.highest.load(Ordering::Relaxed));
         self.met(registration);
@@ -66,7 +61,9 @@ impl Registry for FaultyRegistry {
         if replaced.is_some_and(|replaced| replaced.node != node) {
             self.sim.saw("device attached while its older session lives elsewhere");
         }
-        self.go((registration, replaced)).await
+        let entries = self.redis.entries(&[user]).into_iter().flatten();
+        let others = entries.filter(|entry| entry.counter < registration.counter && !self.members.is_void(*entry)).count();
+        self.go(Registered { registration, replaced, others }).await
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {

@@ -32,7 +32,7 @@ pub(crate) use link::KEPT_S;
 pub use link::RedisLink;
 pub(crate) use script::Script;
 
-use super::{NodeId, Nodes, Registration, Registry, RegistryError};
+use super::{NodeId, Nodes, Registered, Registration, Registry, RegistryError};
 use crate::members::Members;
 
 /// Buried boots that are remembered here; the oldest is forgotten first. In Redis they are kept as long as a silent member.
@@ -183,19 +183,16 @@ fn registration_of(text: &str) -> Option<Registration> {
 
 #[async_trait]
 impl Registry for RedisRegistry {
-    async fn register(
-        &self,
-        user: UserId,
-        device: &DeviceName,
-        node: NodeId,
-    ) -> Result<(Registration, Option<Registration>), RegistryError> {
+    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
         self.refuse_buried(node)?;
         let highest = self.highest.load(Ordering::Relaxed).to_string();
         let arguments = [device.as_str(), &text_of_node(node), &highest, &KEPT_S.to_string()];
         let answer = self.link.script(&self.scripts.register, &[&self.key(user)], &arguments).await?;
-        let (counter, replaced): (u64, String) = parsed(answer)?;
+        let (counter, replaced, entries): (u64, String, Vec<String>) = parsed(answer)?;
         self.met(counter);
-        Ok((Registration { node, counter }, registration_of(&replaced)))
+        let entries = entries.iter().filter_map(|text| registration_of(text));
+        let others = entries.filter(|entry| entry.counter < counter && !self.is_void(*entry)).count();
+        Ok(Registered { registration: Registration { node, counter }, replaced: registration_of(&replaced), others })
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {

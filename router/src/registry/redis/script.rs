@@ -30,7 +30,7 @@ fn call(name: &str, script: &str, keys: &[&str], arguments: &[&str]) -> Cmd {
 }
 
 /// `KEYS` user; `ARGV` device, place, highest counter the caller has seen, seconds kept. Enters the device in place of what was there; returns
-/// the counter and what was replaced. The counter is the larger of the time, the old entry's + 1 and the caller's + 1 (a hybrid logical
+/// the counter, what was replaced, and all entries there are now. The counter is the larger of the time, the old entry's + 1 and the caller's + 1 (a hybrid logical
 /// clock): it grows for each device though the entry was removed, Redis was flushed, or its clock went back.
 pub(super) const REGISTER: &str = r"
 local t = redis.call('TIME')
@@ -44,7 +44,7 @@ if counter > 9000000000000000 then counter = now end
 local text = string.format('%.0f', counter)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. text)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return {text, old or ''}
+return {text, old or '', redis.call('HVALS', KEYS[1])}
 ";
 
 /// `KEYS` user; `ARGV` pairs of device and entry. Removes each entry that is exactly this; says how many were.
