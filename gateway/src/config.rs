@@ -6,6 +6,8 @@ use std::time::Duration;
 use protocol::limits::Limits;
 use serde::{Deserialize, Deserializer};
 
+use crate::forwarded::TrustedProxies;
+
 /// Settings of one gateway: the section `[gateway]` of the configuration, and what stands elsewhere in it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -39,10 +41,14 @@ pub struct Config {
     pub sockets_per_user: usize,
     /// Upgrades a second, and at once.
     pub handshakes_per_s: u32,
+    /// Upgrades of one address a second; twice as many at once.
+    pub handshakes_per_ip: u32,
     /// Requests of the HTTP API by one address a second; twice as many at once.
     pub requests_per_address: u32,
     /// Requests of the HTTP API by one user a second; twice as many at once.
     pub requests_per_user: u32,
+    /// Proxies whose `X-Forwarded-For` is believed, so that limits by address count clients and not them.
+    pub trusted_proxies: TrustedProxies,
     /// Origins that browsers may come from, exactly as they send them. In development mode the page's own origin too.
     pub origins: Vec<String>,
     /// Certificate and key: with them the port speaks TLS, without them it is plain.
@@ -75,8 +81,10 @@ impl Default for Config {
             sockets_per_ip: 20_000,
             sockets_per_user: 32,
             handshakes_per_s: 20_000,
+            handshakes_per_ip: 5_000,
             requests_per_address: 100,
             requests_per_user: 30,
+            trusted_proxies: TrustedProxies::default(),
             origins: Vec::new(),
             tls: None,
             name: String::new(),
@@ -105,6 +113,7 @@ impl Config {
         need(self.sockets_per_ip > 0, "gateway.sockets_per_ip", "at least 1")?;
         need(self.sockets_per_user > 0, "gateway.sockets_per_user", "at least 1")?;
         need(self.handshakes_per_s > 0, "gateway.handshakes_per_s", "at least 1")?;
+        need(self.handshakes_per_ip > 0, "gateway.handshakes_per_ip", "at least 1")?;
         need(self.requests_per_address > 0, "gateway.requests_per_address", "at least 1")?;
         need(self.requests_per_user > 0, "gateway.requests_per_user", "at least 1")?;
         let as_sent =

@@ -1,7 +1,7 @@
 //! The upgrade (RFC 6455 section 4.2) and everything that can be wrong with it, answered in HTTP. What is right leaves as a connection task of
 //! its own, so that nothing of HTTP stays in memory.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -35,9 +35,9 @@ const PROTOCOL: &str = "sec-websocket-protocol";
 /// Seconds after which a refused upgrade may be tried again.
 const RETRY_S: u64 = 1;
 
-/// The address that is connected, in the extensions of every request.
+/// The address a request is from ([`crate::forwarded`]), in the extensions of every request.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+pub struct ClientAddress(pub IpAddr);
 
 /// Why there is no upgrade.
 pub(crate) struct Refusal {
@@ -74,14 +74,15 @@ async fn answer(
     node: &Arc<Gateway>,
     routes: Router,
 ) -> Result<Response<Body>, std::convert::Infallible> {
+    let address = node.config.trusted_proxies.client(peer.ip(), request.headers());
     let refused = match common(&request) {
         Err(refusal) => Err(refusal),
-        Ok(()) if request.uri().path() == "/ws" && node.config.sockets => upgrade(request, peer, node),
+        Ok(()) if request.uri().path() == "/ws" && node.config.sockets => upgrade(request, address, node),
         #[cfg(feature = "echo")]
         Ok(()) if request.uri().path() == "/echo" => echo(request),
         Ok(()) => {
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(ClientAddress(address));
             return routes.oneshot(request).await.map(last_of_its_connection);
         }
     };
@@ -150,16 +151,16 @@ pub(crate) fn judged<B>(request: &Request<B>, node: &Gateway) -> Result<Option<C
     wish.map(|wish| wish.claims.ok().flatten()).map_err(|refusal| refusal.status.as_u16())
 }
 
-fn upgrade(mut request: Request<Incoming>, peer: SocketAddr, node: &Arc<Gateway>) -> Result<Response<Body>, Refusal> {
+fn upgrade(mut request: Request<Incoming>, address: IpAddr, node: &Arc<Gateway>) -> Result<Response<Body>, Refusal> {
     let Wish { encoding, offered, claims } = judge(&request, node)?;
     let (mut response, upgraded) = shake(&mut request)?;
-    admit(peer, node)?;
+    admit(address, node)?;
     if offered {
         response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
     metrics::upgraded(encoding);
     let bad = claims.is_err();
-    let mut client = Client::new(Arc::clone(node), peer.ip(), encoding, claims.ok().flatten().map(Box::new));
+    let mut client = Client::new(Arc::clone(node), address, encoding, claims.ok().flatten().map(Box::new));
     if bad {
         // a browser is not told the status of a failed handshake, so it gets a close code
         client.close_with(CloseCode::Unauthenticated);
@@ -321,19 +322,22 @@ fn bearer_of(value: &str) -> Option<&str> {
 }
 
 /// Room for one more socket, or stream. It is taken: a [`Client`] gives it back.
-pub(crate) fn admit(peer: SocketAddr, node: &Gateway) -> Result<(), Refusal> {
+pub(crate) fn admit(address: IpAddr, node: &Gateway) -> Result<(), Refusal> {
     if node.is_draining() {
         return Err(later(StatusCode::SERVICE_UNAVAILABLE, "draining"));
+    }
+    if !node.limiter.handshake_of(address) {
+        return Err(later(StatusCode::TOO_MANY_REQUESTS, "too many handshakes of this address at once"));
     }
     if !node.limiter.handshake() {
         return Err(later(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes at once"));
     }
-    if !node.limiter.socket(peer.ip()) {
+    if !node.limiter.socket(address) {
         return Err(later(StatusCode::TOO_MANY_REQUESTS, "too many sockets of this address"));
     }
     if node.sockets.fetch_add(1, Ordering::Relaxed) >= node.config.sockets_max {
         node.sockets.fetch_sub(1, Ordering::Relaxed);
-        node.limiter.socket_gone(peer.ip());
+        node.limiter.socket_gone(address);
         return Err(later(StatusCode::SERVICE_UNAVAILABLE, "the node is full"));
     }
     Ok(())

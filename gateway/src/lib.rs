@@ -21,6 +21,7 @@ pub mod limiter;
 pub mod listener;
 pub mod tls;
 pub mod stream;
+pub mod forwarded;
 pub mod handshake;
 mod event_stream;
 pub mod connection;

@@ -18,7 +18,8 @@ pub struct Limiter {
     requests_by_address: Keyed<Address>,
     requests_by_user: Keyed<UserId>,
     typing: Keyed<(UserId, ConversationId)>,
-    sockets: DashMap<IpAddr, u32>,
+    handshakes_by_address: Keyed<Address>,
+    sockets: DashMap<Address, u32>,
     sockets_per_ip: u32,
     clock: DefaultClock,
 }
@@ -49,6 +50,7 @@ impl Limiter {
             requests_by_address: Keyed::new(per_second(config.requests_per_address), DefaultClock::default()),
             requests_by_user: Keyed::new(per_second(config.requests_per_user), DefaultClock::default()),
             typing: Keyed::new(typing_quota(), DefaultClock::default()),
+            handshakes_by_address: Keyed::new(per_second(config.handshakes_per_ip), DefaultClock::default()),
             sockets: DashMap::new(),
             sockets_per_ip: config.sockets_per_ip,
             clock: DefaultClock::default(),
@@ -69,6 +71,11 @@ impl Limiter {
     /// One upgrade, or no.
     pub fn handshake(&self) -> bool {
         self.handshakes.check().is_ok()
+    }
+
+    /// One upgrade by an address, or no.
+    pub fn handshake_of(&self, address: IpAddr) -> bool {
+        self.handshakes_by_address.check(&address.into()).is_ok()
     }
 
     /// One request of the HTTP API by an address.
@@ -94,7 +101,7 @@ impl Limiter {
 
     /// Counts a socket of an address, or refuses it.
     pub fn socket(&self, address: IpAddr) -> bool {
-        let mut count = self.sockets.entry(address).or_insert(0);
+        let mut count = self.sockets.entry(address.into()).or_insert(0);
         if *count >= self.sockets_per_ip {
             return false;
         }
@@ -104,6 +111,7 @@ impl Limiter {
 
     /// A socket of an address is gone.
     pub fn socket_gone(&self, address: IpAddr) {
+        let address = Address::from(address);
         if let Some(mut count) = self.sockets.get_mut(&address) {
             *count = count.saturating_sub(1);
         }
@@ -114,6 +122,7 @@ impl Limiter {
     pub fn tidy(&self) {
         self.sends.retain_recent();
         self.sends.shrink_to_fit();
+        self.handshakes_by_address.tidy();
         self.requests_by_address.tidy();
         self.requests_by_user.tidy();
         self.typing.tidy();

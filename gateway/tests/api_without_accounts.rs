@@ -5,7 +5,7 @@ mod without_engines;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use gateway::handshake::Peer;
+use gateway::handshake::ClientAddress;
 use gateway::node::now_ms;
 use gateway::token::Claims;
 use gateway::{Gateway, http};
@@ -21,7 +21,7 @@ async fn ask(gateway: &Arc<Gateway>, method: &str, path: &str, token: Option<&st
     }
     let body = r#"{"phone":"+4915112345678","code":"123456","device":"a","refresh_token":"x"}"#;
     let mut request = request.header("Idempotency-Key", "k").body(Body::from(body)).expect("a request");
-    request.extensions_mut().insert(Peer(([127, 0, 0, 1], 1).into()));
+    request.extensions_mut().insert(ClientAddress([127, 0, 0, 1].into()));
     let response: Response<Body> = routes.oneshot(request).await.expect("an answer");
     let status = response.status().as_u16();
     let bytes = to_bytes(response.into_body(), 1 << 20).await.expect("a body");

@@ -286,6 +286,7 @@ fn read(file: Option<&std::path::Path>, environment: HashMap<String, String>) ->
     }
     let list = Environment::with_prefix(PREFIX).prefix_separator("_").separator(SEPARATOR).source(Some(keys)).try_parsing(true);
     let list = list.list_separator(",").with_list_parse_key("gateway.origins").with_list_parse_key("cluster.roles");
+    let list = list.with_list_parse_key("gateway.trusted_proxies");
     let list = list.with_list_parse_key("cluster.redis.sentinels").with_list_parse_key("cluster.redis.cluster");
     let config = config.add_source(list).build().context("configuration")?;
     config.try_deserialize().map_err(|why| anyhow!("configuration: {why}"))
@@ -323,12 +324,22 @@ mod tests {
             ("SWITCHBOARD_LIMITS__SENDS_PER_S", "5000"),
             ("SWITCHBOARD_DRAIN__WINDOW", "2s"),
             ("SWITCHBOARD_GATEWAY__ORIGINS", "https://a.example,https://b.example"),
+            ("SWITCHBOARD_GATEWAY__TRUSTED_PROXIES", "10.0.0.0/8,192.0.2.7"),
             ("SWITCHBOARD_LISTEN", "127.0.0.1:0"),
         ])
         .unwrap();
         assert_eq!(settings.gateway.limits.sends_per_s, 5000);
         assert_eq!(settings.drain_window, Duration::from_secs(2));
         assert_eq!(settings.gateway.origins.len(), 2);
+        assert_ne!(settings.gateway.trusted_proxies, gateway::forwarded::TrustedProxies::default());
+        let no_network = [("SWITCHBOARD_GATEWAY__TRUSTED_PROXIES", "10.0.0.0/8,nginx")];
+        assert!(
+            format!(
+                "{:#}",
+                super::read(None, no_network.map(|(name, value)| (name.to_owned(), value.to_owned())).into()).unwrap_err()
+            )
+            .contains("nginx")
+        );
     }
 
     #[test]

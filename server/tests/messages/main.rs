@@ -3,6 +3,7 @@
 #[path = "../accounts/api.rs"]
 mod api;
 mod hints;
+mod addresses;
 mod http;
 #[path = "../raw/mod.rs"]
 mod raw;

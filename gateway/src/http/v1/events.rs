@@ -19,7 +19,7 @@ use super::body::Parameters;
 use super::error::{ApiError, Errors, MayBeForbidden, NeedsToken};
 use crate::connection::Client;
 use crate::event_stream::Streams;
-use crate::handshake::{Peer, admit};
+use crate::handshake::{ClientAddress, admit};
 use crate::metrics;
 use crate::node::Gateway;
 
@@ -59,7 +59,7 @@ struct From {
     responses((status = 200, description = "The stream.", content_type = "text/event-stream", body = String), NeedsToken, MayBeForbidden, Errors))]
 async fn open(
     State(node): State<Arc<Gateway>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     (method, headers): (Method, HeaderMap),
     bearer: Bearer,
     Parameters(from): Parameters<From>,
@@ -75,9 +75,9 @@ async fn open(
         cursor: last_event_id(&headers)?.or(from.cursor),
         ..Hello::default()
     };
-    admit(peer, &node).map_err(|why| ApiError::no_room(&why))?;
+    admit(address, &node).map_err(|why| ApiError::no_room(&why))?;
     metrics::streamed();
-    let client = Client::of_stream(node, peer.ip(), bearer.claims, Box::new(hello));
+    let client = Client::of_stream(node, address, bearer.claims, Box::new(hello));
     let mut response = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")].into_response();
     response.headers_mut().extend([(Some(NO_BUFFERING.0), NO_BUFFERING.1)]);
     response.extensions_mut().insert(Streams::new(client));

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
-use crate::handshake::{Peer, is_token_in};
+use crate::handshake::{ClientAddress, is_token_in};
 use crate::metrics;
 use crate::node::Gateway;
 
@@ -21,7 +21,7 @@ pub(super) async fn layer(State(node): State<Arc<Gateway>>, request: Request, ne
     let refused = if is_token_in(request.uri().query().unwrap_or_default()) {
         Some(ApiError::bad_request("no token in the URL: send it in the header Authorization"))
     } else {
-        node.limiter.request(peer(&request).into()).err().map(ApiError::rate)
+        node.limiter.request(address(&request).into()).err().map(ApiError::rate)
     };
     let mut response = match refused {
         Some(refused) => refused.into_response(),
@@ -33,9 +33,9 @@ pub(super) async fn layer(State(node): State<Arc<Gateway>>, request: Request, ne
     response
 }
 
-/// The address that is connected.
-pub(super) fn peer(request: &Request) -> IpAddr {
-    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip())
+/// The address it is from.
+fn address(request: &Request) -> IpAddr {
+    request.extensions().get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.0)
 }
 
 fn known(path: &MatchedPath) -> &str {

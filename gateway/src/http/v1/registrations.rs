@@ -20,7 +20,7 @@ use super::error::{ApiCode, ApiError, Errors};
 use super::idempotency::IdempotencyKey;
 use super::reply::{Reply, Success, accepted, ok};
 use super::sessions::Session;
-use crate::handshake::Peer;
+use crate::handshake::ClientAddress;
 use crate::http::dev::is_at_this_machine;
 use crate::node::{Gateway, now_ms};
 
@@ -80,11 +80,11 @@ struct Verify {
     responses((status = 202, description = "A code is on its way.", body = Success<Asked>), Errors))]
 async fn ask(
     State(node): State<Arc<Gateway>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     headers: HeaderMap,
     Body(wanted): Body<Ask>,
 ) -> Result<Reply<Asked>, ApiError> {
-    let caller = Caller { address: peer.ip(), device: wanted.device };
+    let caller = Caller { address, device: wanted.device };
     let asked = accounts(&node)?.ask(&phone(&wanted.phone)?, &caller, now_ms()).await?;
     let shown = asked.shown.filter(|_| node.config.dev && is_at_this_machine(&node.config, &headers));
     Ok(accepted(Asked {
@@ -102,7 +102,7 @@ async fn ask(
     responses((status = 200, description = "The device is logged in.", body = Success<Session>), Errors))]
 async fn verify(
     State(node): State<Arc<Gateway>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     IdempotencyKey(key): IdempotencyKey,
     Body(sent): Body<Verify>,
 ) -> Result<Reply<Session>, ApiError> {
@@ -114,7 +114,7 @@ async fn verify(
     let code = Code::parse(&sent.code).ok_or(AccountsError::BadCode)?;
     let (device, name, key) = (&sent.device, name.unwrap_or_default(), key.as_deref());
     let proof = Proof { phone: &phone, code: &code, device, label, name, key };
-    let grant = accounts(&node)?.verify(&proof, peer.ip(), now_ms()).await?;
+    let grant = accounts(&node)?.verify(&proof, address, now_ms()).await?;
     Ok(ok(Session::new(&node, grant)?).unkept())
 }
 
