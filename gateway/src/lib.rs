@@ -18,6 +18,7 @@
 pub mod config;
 pub mod token;
 pub mod limiter;
+mod shared_rate;
 pub mod listener;
 pub mod tls;
 pub mod stream;

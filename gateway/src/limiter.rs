@@ -1,8 +1,9 @@
-//! Rates and counts, by name: sends of a user, handshakes of the node, requests of an address and of a user, `typing` by request, sockets of an address. GCRA by the `governor` crate; counts are our own map.
+//! Rates and counts, by name: sends of a user, handshakes of the node and of an address, requests of an address and of a user, `typing` by request,
+//! sockets of an address. GCRA by the `governor` crate; counts are our own map. What a user has on all nodes together: [`crate::shared_rate`].
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use accounts::limits::{Address, Keyed};
 use dashmap::DashMap;
@@ -10,6 +11,9 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use protocol::limits::TYPING_EVERY_S;
 use protocol::{ConversationId, UserId};
+use router::registry::{Rate, Registry};
+
+use crate::shared_rate::SharedRate;
 
 /// All limiters of a node.
 pub struct Limiter {
@@ -21,7 +25,14 @@ pub struct Limiter {
     handshakes_by_address: Keyed<Address>,
     sockets: DashMap<Address, u32>,
     sockets_per_ip: u32,
+    /// In a cluster: what a user has of a rate on all nodes together.
+    shared: Option<Shared>,
     clock: DefaultClock,
+}
+
+struct Shared {
+    sends: SharedRate,
+    requests: SharedRate,
 }
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
@@ -39,11 +50,19 @@ fn typing_quota() -> Quota {
 }
 
 impl Limiter {
-    /// With these settings.
-    pub fn new(config: &crate::config::Config) -> Self {
+    /// With these settings; in a cluster users have their rates on all nodes together.
+    pub fn new(config: &crate::config::Config, cluster: bool) -> Self {
         let at_least_one = |number| NonZeroU32::new(number).unwrap_or(ONE);
         let sends =
             Quota::per_second(at_least_one(config.limits.sends_per_s)).allow_burst(at_least_one(config.limits.sends_burst));
+        let shared = || Shared {
+            sends: SharedRate::new(Rate { name: "sends", per_s: config.limits.sends_per_s, burst: config.limits.sends_burst }),
+            requests: SharedRate::new(Rate {
+                name: "requests",
+                per_s: config.requests_per_user,
+                burst: config.requests_per_user.saturating_mul(2),
+            }),
+        };
         Self {
             sends: RateLimiter::keyed(sends),
             handshakes: RateLimiter::direct(Quota::per_second(at_least_one(config.handshakes_per_s))),
@@ -53,6 +72,7 @@ impl Limiter {
             handshakes_by_address: Keyed::new(per_second(config.handshakes_per_ip), DefaultClock::default()),
             sockets: DashMap::new(),
             sockets_per_ip: config.sockets_per_ip,
+            shared: cluster.then(shared),
             clock: DefaultClock::default(),
         }
     }
@@ -62,10 +82,13 @@ impl Limiter {
     /// # Errors
     /// Milliseconds after which it may be tried again.
     pub fn send(&self, user: UserId) -> Result<(), u64> {
-        self.sends.check_key(&user).map_err(|until| {
-            let wait = until.wait_time_from(self.clock.now());
-            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)
-        })
+        let here = || {
+            self.sends.check_key(&user).map_err(|until| {
+                let wait = until.wait_time_from(self.clock.now());
+                u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)
+            })
+        };
+        both(self.shared.as_ref().map(|shared| &shared.sends), user, here)
     }
 
     /// One upgrade, or no.
@@ -91,7 +114,7 @@ impl Limiter {
     /// # Errors
     /// Milliseconds after which it may be tried again.
     pub fn request_of(&self, user: UserId) -> Result<(), u64> {
-        self.requests_by_user.check(&user)
+        both(self.shared.as_ref().map(|shared| &shared.requests), user, || self.requests_by_user.check(&user))
     }
 
     /// Whether a `typing` that came by request is passed on.
@@ -118,6 +141,13 @@ impl Limiter {
         self.sockets.remove_if(&address, |_, count| *count == 0);
     }
 
+    /// Charges users for what they use, for ever.
+    pub async fn run(&self, registry: &dyn Registry) {
+        if let Some(shared) = &self.shared {
+            tokio::join!(shared.sends.run(registry), shared.requests.run(registry));
+        }
+    }
+
     /// Forgets users who could send a full burst again: keeps the map as small as the set of recent senders.
     pub fn tidy(&self) {
         self.sends.retain_recent();
@@ -127,4 +157,13 @@ impl Limiter {
         self.requests_by_user.tidy();
         self.typing.tidy();
     }
+}
+
+/// A rate of all nodes, if there is one, and of this.
+fn both(shared: Option<&SharedRate>, user: UserId, here: impl FnOnce() -> Result<(), u64>) -> Result<(), u64> {
+    let Some(shared) = shared else { return here() };
+    shared.check(user, Instant::now())?;
+    here()?;
+    shared.used(user);
+    Ok(())
 }

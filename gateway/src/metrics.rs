@@ -77,6 +77,11 @@ pub fn rejected(status: u16) {
     counter!("switchboard_http_rejected_total", "status" => status.to_string()).increment(1);
 }
 
+/// A user has used more of a rate than it has in the whole cluster.
+pub fn overdrawn(rate: &'static str) {
+    counter!("switchboard_rates_overdrawn_total", "rate" => rate).increment(1);
+}
+
 /// Something was dropped on purpose.
 pub fn dropped(what: &'static str, why: &'static str) {
     counter!("switchboard_drops_total", "what" => what, "why" => why).increment(1);

@@ -152,7 +152,7 @@ impl Gateway {
     /// A gateway on these ports. The sessions are made first, because storage delivers to them.
     pub fn new(config: Config, ports: Ports, node: NodeId, sessions: Arc<Sessions>, tokens: Tokens) -> Arc<Self> {
         Arc::new(Self {
-            limiter: Limiter::new(&config),
+            limiter: Limiter::new(&config, ports.links.is_some()),
             pressure: Pressure::default(),
             known: Known::default(),
             goodbyes: Goodbyes::default(),
@@ -191,6 +191,7 @@ impl Gateway {
         };
         tokio::join!(
             self.wheel.run(),
+            self.limiter.run(&*self.ports.registry),
             self.goodbyes.run(&*self.ports.registry),
             self.cursors.run(),
             self.receipts.run(),

@@ -14,12 +14,12 @@ mod membership;
 mod deployments;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::{DeviceName, UserId};
 use router::members::Members;
 use router::registry::redis::{RedisLink, RedisRegistry};
-use router::registry::{NodeId, Registered, Registration, Registry, contract};
+use router::registry::{NodeId, Rate, Registered, Registration, Registry, contract};
 use stand::{env, fresh, registry, up};
 
 const NODE: NodeId = NodeId { node: 7, boot: 0xfeed };
@@ -86,6 +86,29 @@ async fn forgotten_scripts_are_taught_again() {
         stand::command::<()>(&url, &["SCRIPT", "FLUSH"]).await;
         assert!(registry.deregister(UserId::from_stored(1), &DEVICE, entry).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn accounts_are_shared_and_say_by_how_much_they_are_overdrawn() {
+    let Some(url) = env("TEST_REDIS") else { return };
+    let config = fresh(&url);
+    // two processes, and a rate so slow that no pause of this machine pays anything worth speaking of
+    let (one, other) = (registry(&config).await, registry(&config).await);
+    let rate = Rate { name: "sends", per_s: 1, burst: 10 };
+    let (within, user) = (Duration::from_secs(1), UserId::from_stored);
+    stand::command::<()>(&url, &["SCRIPT", "FLUSH"]).await;
+    assert_eq!(one.charge(rate, within, &[(user(1), 8), (user(2), 3)]).await.unwrap(), [Duration::ZERO; 2]);
+    let overdrawn = other.charge(rate, within, &[(user(1), 30), (user(2), 1)]).await.unwrap();
+    // 38 drawn, of them one paid within the second before and ten in advance
+    assert!((10..=27).contains(&overdrawn[0].as_secs()), "{overdrawn:?}");
+    assert_eq!(overdrawn[1], Duration::ZERO);
+    let again = one.charge(rate, within, &[(user(1), 100)]).await.unwrap()[0];
+    assert!(again <= Duration::from_secs(50) && again > overdrawn[0], "never more than a minute: {again:?}");
+    let elsewhere = one.charge(Rate { name: "requests", ..rate }, within, &[(user(1), 1)]).await.unwrap();
+    assert_eq!(elsewhere, [Duration::ZERO], "each rate has an account of its own");
+    let ttl: i64 = stand::command(&url, &["TTL", &format!("{}:{{u:1}}:sends", config.prefix)]).await;
+    assert!((1..=62).contains(&ttl), "forgotten when it is paid: {ttl}");
+    assert!(one.nodes(&[user(1)]).await.unwrap()[0].is_empty(), "and it is nobody's entry");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The port that says on which nodes a user's devices are: [`memory`] for one process, [`redis`] for a cluster.
 //! It may forget everything, be stale or lie: that costs a delay, never a message.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use protocol::{DeviceName, UserId};
 use smallvec::SmallVec;
@@ -37,6 +39,17 @@ pub struct Registered {
     pub replaced: Option<Registration>,
     /// Other devices of the user that were entered before it and are there still, on whichever node.
     pub others: usize,
+}
+
+/// A rate that each user has in the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Of what.
+    pub name: &'static str,
+    /// So many a second. At least 1.
+    pub per_s: u32,
+    /// So many at once after a pause.
+    pub burst: u32,
 }
 
 /// Nodes that hold devices of one user; usually none or one.
@@ -86,5 +99,21 @@ pub trait Registry: Send + Sync + 'static {
             stand.push(self.restore(*user, device, *registration).await?);
         }
         Ok(stand)
+    }
+
+    /// Gateways among which users may have spread; at least 1.
+    fn gateways(&self) -> usize {
+        1
+    }
+
+    /// Charges users for what they have used of a rate on this node within a time that has just passed, to the account they have in the whole
+    /// cluster (the generic cell rate algorithm, ITU-T I.371). Returns for each, in their order, how long its account is overdrawn. A registry of
+    /// one process has nobody to share an account with, which is the default: nothing is.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: whether these were charged is not known. They are not charged again.
+    async fn charge(&self, rate: Rate, within: Duration, used: &[(UserId, u32)]) -> Result<Vec<Duration>, RegistryError> {
+        let _ = (rate, within);
+        Ok(vec![Duration::ZERO; used.len()])
     }
 }

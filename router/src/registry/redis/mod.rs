@@ -20,6 +20,7 @@ mod script;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::counter;
@@ -32,8 +33,8 @@ pub(crate) use link::KEPT_S;
 pub use link::RedisLink;
 pub(crate) use script::Script;
 
-use super::{NodeId, Nodes, Registered, Registration, Registry, RegistryError};
-use crate::members::Members;
+use super::{NodeId, Nodes, Rate, Registered, Registration, Registry, RegistryError};
+use crate::members::{Members, Role};
 
 /// Buried boots that are remembered here; the oldest is forgotten first. In Redis they are kept as long as a silent member.
 const BURIED_MAX: usize = 1024;
@@ -61,6 +62,7 @@ struct Scripts {
     remove: Script,
     sweep: Script,
     restore: Script,
+    charge: Script,
 }
 
 impl RedisRegistry {
@@ -71,6 +73,7 @@ impl RedisRegistry {
             remove: Script::new(script::REMOVE),
             sweep: Script::new(script::SWEEP),
             restore: Script::new(script::RESTORE),
+            charge: Script::new(script::CHARGE),
         };
         Self {
             link,
@@ -267,6 +270,32 @@ impl Registry for RedisRegistry {
             all.extend(stands);
         }
         Ok(all)
+    }
+
+    fn gateways(&self) -> usize {
+        self.members.view().live(Role::Gateway).len().max(1)
+    }
+
+    // a Redis that has forgotten the script may charge a part of them twice: that costs them one wait
+    async fn charge(&self, rate: Rate, within: Duration, used: &[(UserId, u32)]) -> Result<Vec<Duration>, RegistryError> {
+        let each_us = 1_000_000 / u64::from(rate.per_s.max(1));
+        let text = |number: u64| number.to_string();
+        let calls: Vec<_> = used
+            .iter()
+            .map(|(user, used)| {
+                let in_advance = each_us * u64::from(rate.burst);
+                let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+                let arguments = vec![text(each_us * u64::from(*used)), text(within_us), text(in_advance)];
+                (format!("{}:{}", self.key(*user), rate.name), arguments)
+            })
+            .collect();
+        let mut overdrawn = Vec::with_capacity(used.len());
+        for chunk in calls.chunks(RESTORE_CHUNK) {
+            for answer in self.link.scripts(&self.scripts.charge, chunk).await? {
+                overdrawn.push(Duration::from_micros(parsed(answer)?));
+            }
+        }
+        Ok(overdrawn)
     }
 }
 

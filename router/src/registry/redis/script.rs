@@ -59,6 +59,17 @@ end
 return gone
 ";
 
+/// `KEYS` an account; `ARGV` what is charged, the time it was used in, what may be drawn in advance: microseconds. Returns by how much the account is
+/// overdrawn now. It holds the time at which everything drawn is paid (GCRA's theoretical arrival time), at most a minute ahead.
+pub(super) const CHARGE: &str = r"
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local paid = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now - ARGV[2])
+paid = math.min(paid + ARGV[1], now + 60000000)
+redis.call('SET', KEYS[1], string.format('%.0f', paid), 'PX', math.floor(math.max(0, paid - now) / 1000) + 1000)
+return string.format('%.0f', math.max(0, paid - now - ARGV[3]))
+";
+
 /// `KEYS` user; `ARGV` entries. Removes every device that has exactly one of these.
 pub(super) const SWEEP: &str = r"
 local void = {}
