@@ -38,7 +38,7 @@ pub(crate) async fn never_read(stand: &Stand) -> Result<Outcome> {
     let seen = under_load(stand, usual("F9"), async {
         stand.fault(format!("{DEAF} devices read nothing"));
         while Instant::now() < ends {
-            accepted(&mut writer, &direct_name(accounts[1].user, accounts[0].user)).await?;
+            accepted(&mut writer, &direct_name(accounts[1].user, accounts[0].user), &"word ".repeat(800)).await?;
             written += 1;
         }
         Ok(())
@@ -60,10 +60,10 @@ pub(crate) async fn never_read(stand: &Stand) -> Result<Outcome> {
 }
 
 /// One message, as soon as the server takes it.
-async fn accepted(writer: &mut Client, conversation: &str) -> Result<()> {
+pub(super) async fn accepted(writer: &mut Client, conversation: &str, text: &str) -> Result<()> {
     let id = Uuid::now_v7();
     loop {
-        writer.feed_text(id, conversation, &"word ".repeat(800)).await?;
+        writer.feed_text(id, conversation, text).await?;
         writer.flush().await?;
         let refused = loop {
             match timeout(PATIENCE, writer.next()).await.context("an answer")?? {
@@ -119,7 +119,7 @@ pub(crate) async fn one_device_twice(stand: &Stand) -> Result<Outcome> {
         let code = closed.await.context("the older one is not closed")?;
         ensure!(code == Some(4409), "the older one is closed with {code:?}");
         slowest = slowest.max(began.elapsed());
-        accepted(&mut writer, &direct_name(accounts[1].user, account.user)).await?;
+        accepted(&mut writer, &direct_name(accounts[1].user, account.user), "a word").await?;
         loop {
             if let ServerFrame::Event(event) = timeout(PATIENCE, newer.next()).await.context("it comes to the newer one")?? {
                 newer.received(event.seq).await?;

@@ -13,6 +13,8 @@ mod clients;
 
 mod crowd;
 
+mod limits;
+
 mod operator;
 
 mod health;
@@ -111,6 +113,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("J1", "processes join and leave", Always, operator::join_and_leave),
     row!("S1", "one device attaches at two gateways", Always, clients::one_device_twice),
     row!("A1", "devices attach elsewhere while their events are on the way", Always, ours::attach_elsewhere),
+    row!("L1", "one user at two gateways has the limits of one", Always, limits::one_user),
     row!("H1", "all of a kind stands still, and health says so", Long, health::standstill_is_seen),
     row!("M1", "records nobody can read stop a router and an owner", Long, mended::stopped),
     row!("M2", "nobody routes and nobody stores for longer than half of what the log keeps", Long, mended::late),
