@@ -16,6 +16,7 @@ from .member import Member
 from .nginx import Nginx
 from .postgres import Postgres, place
 from .redis import Redis, Sentinel
+from .standby import Standby
 from .switchboard import Node
 
 KINDS = {"kafka": Broker, "redis": Redis, "sentinel": Sentinel, "postgres": Postgres, "nginx": Nginx} | dict.fromkeys(ROLES, Node)
@@ -219,6 +220,8 @@ def nodes(stand: Stand, timer: Timer) -> None:
 def down(stand: Stand, wipe: bool) -> None:
     began = time.monotonic()
     with stand.lock("stand"):
+        for name in stand.of("postgres"):
+            process.end(Standby(stand, name))
         # The last brokers have no controllers left to say goodbye to, and would wait for them. With the data gone anyway nobody needs an orderly end.
         limits = {"kafka": LAST_BROKERS_S}
         for kinds, number in ((("nginx",), None), (ROLES, None), (ENGINES, signal.SIGKILL if wipe else None)):

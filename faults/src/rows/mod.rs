@@ -5,6 +5,8 @@ mod ours;
 
 mod engines;
 
+mod databases;
+
 mod disk;
 
 mod network;
@@ -94,6 +96,8 @@ pub(crate) const ROWS: &[Row] = &[
     row!("F6b", "Redis stands still for 15 s", Always, engines::redis_stands_still),
     row!("F6c", "Redis is killed and comes back empty", Always, engines::redis_killed),
     row!("F7", "a database is killed", Always, engines::database_killed),
+    row!("F7s", "a database dies, and its standby, seconds behind, takes its place", Always, databases::standby_promoted),
+    row!("F7b", "a database is put back as it was 20 s before", Long, databases::backup_restored),
     row!("F8", "an owner stands still while another takes over", Always, ours::owner_stands_still),
     row!("F8e", "each part stands still for 5 s", Long, engines::each_stands_still),
     row!("F8l", "each part stands still for 45 s", Long, engines::each_stands_still_long),
