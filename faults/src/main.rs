@@ -87,6 +87,9 @@ struct Cluster {
     /// Kafka brokers: 1 or 3.
     #[arg(long, global = true, default_value_t = 1)]
     brokers: u8,
+    /// Redis with a replica and three sentinels.
+    #[arg(long, global = true)]
+    sentinels: bool,
     /// Where the cluster's data, settings and logs are.
     #[arg(long, global = true)]
     folder: Option<PathBuf>,
@@ -117,7 +120,14 @@ impl Cluster {
         );
         let folder = self.folder.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/faults"));
         let folder = std::path::absolute(folder)?;
-        Ok(Layout { binary: binary.canonicalize()?, folder, ports: self.ports, brokers: self.brokers, keep: self.keep })
+        Ok(Layout {
+            binary: binary.canonicalize()?,
+            folder,
+            ports: self.ports,
+            brokers: self.brokers,
+            sentinels: self.sentinels,
+            keep: self.keep,
+        })
     }
 }
 

@@ -1,30 +1,26 @@
-//! Kafka, Redis and Postgres: killed, emptied, standing still.
+//! Kafka and Postgres, killed; each part, standing still.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use loadtest::record::What;
 use tokio::time::sleep;
 
 use super::{BEFORE, Outcome, usual};
 use crate::load::under_load;
-use crate::stand::{Stand, get};
+use crate::stand::Stand;
 
 /// One of the brokers of a cluster of three, or the only one.
 pub(crate) async fn broker_killed(stand: &Stand) -> Result<Outcome> {
     killed_for(stand, "F4", "kafka-1", BEFORE).await
 }
 
-pub(crate) async fn redis_killed(stand: &Stand) -> Result<Outcome> {
-    killed_for(stand, "F6c", "redis-1", BEFORE).await
-}
-
 pub(crate) async fn database_killed(stand: &Stand) -> Result<Outcome> {
     killed_for(stand, "F7", "postgres-a", Duration::from_secs(3)).await
 }
 
-async fn killed_for(stand: &Stand, row: &str, name: &str, dead: Duration) -> Result<Outcome> {
+/// Killed, and started so much later.
+pub(super) async fn killed_for(stand: &Stand, row: &str, name: &str, dead: Duration) -> Result<Outcome> {
     let seen = under_load(stand, usual(row), async {
         sleep(BEFORE).await;
         stand.does("kill", name)?;
@@ -61,52 +57,16 @@ pub(crate) async fn two_brokers_killed(stand: &Stand) -> Result<Outcome> {
     Ok((seen, "nothing was accepted with one broker".to_owned()).into())
 }
 
-pub(crate) async fn redis_flushed(stand: &Stand) -> Result<Outcome> {
-    let entered = || stand.metric("gateway-1", "switchboard_sessions_entered_again_total", "");
-    let before = entered();
-    let seen = under_load(stand, usual("F6a"), async {
-        for _ in 0..3 {
-            sleep(BEFORE).await;
-            flush(stand)?;
-        }
-        sleep(BEFORE).await;
-        Ok(())
-    })
-    .await?;
-    ensure!(entered() > before, "no gateway has noticed that Redis was empty");
-    Ok(seen.into())
-}
-
-/// Empties Redis.
-pub(crate) fn flush(stand: &Stand) -> Result<()> {
-    let url = stand.cluster(&["url", "redis-1"])?;
-    stand.fault("flush redis-1".to_owned());
-    let done = Command::new("redis-cli").args(["-u", &url, "FLUSHALL"]).output().context("redis-cli")?;
-    ensure!(done.status.success(), "FLUSHALL: {done:?}");
-    Ok(())
-}
-
-pub(crate) async fn redis_stands_still(stand: &Stand) -> Result<Outcome> {
-    let seen = under_load(stand, usual("F6b"), async {
-        sleep(BEFORE).await;
-        stand.does("pause", "redis-1")?;
-        sleep(Duration::from_secs(15)).await;
-        let status = get(&stand.address("gateway-1")?, "/metrics").map_or(0, |(status, _)| status);
-        ensure!(status == 200, "the gateway does not answer: {status}");
-        stand.does("resume", "redis-1")?;
-        sleep(BEFORE).await;
-        Ok(())
-    })
-    .await?;
-    Ok(seen.all_felt()?.into())
-}
-
 pub(crate) async fn each_stands_still(stand: &Stand) -> Result<Outcome> {
     stand_still(stand, "F8e", Duration::from_secs(5)).await
 }
 
 pub(crate) async fn each_stands_still_long(stand: &Stand) -> Result<Outcome> {
     stand_still(stand, "F8l", Duration::from_secs(45)).await
+}
+
+pub(crate) async fn each_stands_still_for_minutes(stand: &Stand) -> Result<Outcome> {
+    stand_still(stand, "F8x", Duration::from_secs(120)).await
 }
 
 async fn stand_still(stand: &Stand, row: &str, still: Duration) -> Result<Outcome> {

@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::Outcome;
-use super::engines::flush;
 use super::pair::{PARTITIONS, Pair, pairs};
+use super::registry::flush;
 use crate::stand::{PATIENCE, Stand, free_port, get};
 
 fn said(more: String) -> Outcome {

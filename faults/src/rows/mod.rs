@@ -5,6 +5,8 @@ mod ours;
 
 mod engines;
 
+mod registry;
+
 mod databases;
 
 mod disk;
@@ -34,7 +36,7 @@ use crate::load::Load;
 use crate::seen::Seen;
 use crate::stand::Stand;
 
-pub(crate) use engines::flush;
+pub(crate) use registry::flush;
 
 /// What a row saw: stretches of load, and what is to be said besides.
 pub(crate) struct Outcome {
@@ -92,15 +94,18 @@ pub(crate) const ROWS: &[Row] = &[
     row!("F3", "storage owners are killed at each place of their work", Always, ours::owners_killed),
     row!("F4", "a broker is killed", Always, engines::broker_killed),
     row!("F5", "two brokers of three are killed", Named, engines::two_brokers_killed),
-    row!("F6a", "Redis is flushed", Always, engines::redis_flushed),
-    row!("F6b", "Redis stands still for 15 s", Always, engines::redis_stands_still),
-    row!("F6c", "Redis is killed and comes back empty", Always, engines::redis_killed),
+    row!("F6a", "Redis is flushed", Always, registry::emptied),
+    row!("F6b", "Redis stands still for 15 s", Always, registry::stands_still),
+    row!("F6c", "Redis is killed and comes back empty", Always, registry::killed),
+    row!("F6d", "Redis is set back by 20 s, in which a process of each role has died", Long, registry::set_back),
+    row!("F6r", "Redis' primary is killed, and its replica takes over, twice", Named, registry::failed_over),
     row!("F7", "a database is killed", Always, engines::database_killed),
     row!("F7s", "a database dies, and its standby, seconds behind, takes its place", Always, databases::standby_promoted),
     row!("F7b", "a database is put back as it was 20 s before", Long, databases::backup_restored),
     row!("F8", "an owner stands still while another takes over", Always, ours::owner_stands_still),
     row!("F8e", "each part stands still for 5 s", Long, engines::each_stands_still),
     row!("F8l", "each part stands still for 45 s", Long, engines::each_stands_still_long),
+    row!("F8x", "each part stands still for two minutes", Named, engines::each_stands_still_for_minutes),
     row!("F9", "devices that never read", Long, clients::never_read),
     row!("F10", "a gateway is cut off from its engines and from those who push to it", Always, network::gateway_cut_off),
     row!("F10w", "a router and an owner are cut off from their engines", Long, network::workers_cut_off),

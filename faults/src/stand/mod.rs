@@ -32,6 +32,8 @@ pub(crate) struct Layout {
     pub(crate) ports: u16,
     /// Kafka brokers, 1 or 3.
     pub(crate) brokers: u8,
+    /// Redis has a replica and three sentinels.
+    pub(crate) sentinels: bool,
     /// Leave it standing when something was wrong.
     pub(crate) keep: bool,
 }
@@ -43,6 +45,8 @@ pub(crate) struct Stand {
     ports: u16,
     /// Kafka brokers.
     pub(crate) brokers: u8,
+    /// Redis has a replica and three sentinels.
+    pub(crate) sentinels: bool,
     keep: bool,
     /// Something was wrong.
     wrong: Cell<bool>,
@@ -65,15 +69,16 @@ struct Recording {
 impl Stand {
     /// Brings a cluster up, fresh.
     pub(crate) fn up(layout: Layout) -> Result<Self> {
-        let Layout { binary, folder, ports, brokers, keep } = layout;
+        let Layout { binary, folder, ports, brokers, sentinels, keep } = layout;
         let halts = tempfile::tempdir()?;
         let (wrong, next_user, log_epoch, recording) = (Cell::new(false), Cell::new(1), Cell::new(1), RefCell::new(None));
-        let stand = Self { folder, binary, ports, brokers, keep, wrong, halts, next_user, log_epoch, recording };
+        let stand = Self { folder, binary, ports, brokers, sentinels, keep, wrong, halts, next_user, log_epoch, recording };
         stand.cluster(&["down", "--wipe"])?;
         let began = Instant::now();
         let (binary, brokers) = (stand.binary.display().to_string(), brokers.to_string());
         let two = ["--databases", "2", "--gateways", "2", "--routers", "2", "--storages", "2"];
-        let mut arguments = vec!["up", "--bin", &binary, "--brokers", &brokers, "--redis", "single", "--no-nginx", "--proxied"];
+        let redis = if sentinels { "sentinel" } else { "single" };
+        let mut arguments = vec!["up", "--bin", &binary, "--brokers", &brokers, "--redis", redis, "--no-nginx", "--proxied"];
         arguments.extend(two);
         stand.cluster(&arguments)?;
         println!("the cluster is up after {:.1?}", began.elapsed());
@@ -139,7 +144,7 @@ impl Stand {
     pub(crate) fn members(&self, kind: &str) -> Vec<String> {
         let count = match kind {
             "kafka" => self.brokers,
-            "redis" => 1,
+            "redis" => 1 + u8::from(self.sentinels),
             _ => 2,
         };
         let name = |number: u8| if kind == "postgres" { char::from(b'a' + number - 1).to_string() } else { number.to_string() };
