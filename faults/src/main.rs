@@ -70,6 +70,9 @@ enum What {
         /// The least time from one fault to the next, seconds; the longest is twice that.
         #[arg(long, default_value_t = 20.0)]
         every: f64,
+        /// Two things happen at once, to different kinds of processes.
+        #[arg(long)]
+        pairs: bool,
         /// Sends a second.
         #[arg(long, default_value_t = 300)]
         rate: u32,
@@ -153,10 +156,10 @@ async fn main() -> Result<ExitCode> {
             let stand = Stand::up(cluster.layout()?)?;
             run_rows(&stand, |row| wanted(row, &names, long), rounds).await
         }
-        What::Soak { slices, minutes, every, rate, seed } => {
+        What::Soak { slices, minutes, every, pairs, rate, seed } => {
             let seed = seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
             let slice = Duration::from_secs_f64(minutes * 60.0);
-            let plan = soak::Plan { slices, slice, every_s: every..2.0 * every, rate, seed };
+            let plan = soak::Plan { slices, slice, every_s: every..2.0 * every, pairs, rate, seed };
             let stand = Stand::up(cluster.layout()?)?;
             run_soak(&stand, &plan).await
         }
@@ -189,8 +192,11 @@ async fn run_rows(stand: &Stand, wanted: impl Fn(&Row) -> bool, rounds: u32) -> 
 }
 
 async fn run_soak(stand: &Stand, plan: &soak::Plan) -> Sum {
-    let soak::Plan { slices, slice, every_s, rate, seed } = plan;
-    let mut sum = Sum::new(format!("soak, seed {seed}, slices of {slice:.0?} at {rate}/s"));
+    let soak::Plan { slices, slice, every_s, pairs, rate, seed } = plan;
+    let mut sum = Sum::new(format!(
+        "soak{}, seed {seed}, slices of {slice:.0?} at {rate}/s",
+        if *pairs { ", two faults at once" } else { "" }
+    ));
     for number in 0..*slices {
         let began = Instant::now();
         let outcome = soak::slice(stand, plan, number).await.map(Outcome::from);

@@ -16,6 +16,8 @@ use crate::stand::Stand;
 
 /// How long something is dead or stands still, seconds.
 const AWAY_S: Range<f64> = 0.5..6.0;
+/// All is well so long after the last thing that happened, whatever it was.
+const WELL_WITHIN: Duration = Duration::from_secs(60);
 /// After a slice's last fault there is time to see what it did.
 const REST: Duration = Duration::from_secs(15);
 /// Virtual shards of the stand.
@@ -59,11 +61,13 @@ pub(crate) struct Plan {
     pub(crate) slice: Duration,
     /// From one happening to the next, seconds.
     pub(crate) every_s: Range<f64>,
+    /// Two happen at once.
+    pub(crate) pairs: bool,
     pub(crate) rate: u32,
     pub(crate) seed: u64,
 }
 
-fn choose(rng: &mut StdRng, stand: &Stand) -> Happening {
+fn choose_one(rng: &mut StdRng, stand: &Stand) -> Happening {
     let ours: Vec<_> = ["gateway", "router", "storage"].iter().flat_map(|kind| stand.members(kind)).collect();
     let engines: Vec<_> = ["kafka", "redis", "postgres"].iter().flat_map(|kind| stand.members(kind)).collect();
     let all = [ours.clone(), engines].concat();
@@ -79,35 +83,91 @@ fn choose(rng: &mut StdRng, stand: &Stand) -> Happening {
     }
 }
 
-/// Makes it happen, and what must be done for things to come back.
-async fn happen(stand: &Stand, what: Happening) -> Result<()> {
+impl Happening {
+    /// How long it lasts before somebody comes to bring things back.
+    fn lasts(&self) -> Duration {
+        match self {
+            Self::Kill(_, away) | Self::StandStill(_, away) => *away,
+            Self::Die(..) => Duration::from_millis(500),
+            Self::Restart(_) | Self::Flush | Self::Move(_) => Duration::ZERO,
+        }
+    }
+
+    /// Whom it happens to: a process, or all of a kind.
+    fn whom(&self) -> &str {
+        match self {
+            Self::Kill(name, _) | Self::StandStill(name, _) | Self::Restart(name) => name,
+            Self::Die(_, kind) => kind,
+            Self::Flush => "redis",
+            Self::Move(_) => "postgres",
+        }
+    }
+
+    /// Whether it can happen while something else does. An operator would wait with the rest until all is well.
+    fn comes_unasked(&self) -> bool {
+        !matches!(self, Self::Restart(_) | Self::Move(_))
+    }
+
+    /// What is brought back first: engines, then what needs them.
+    fn rank(&self) -> usize {
+        ["kafka", "redis", "postgres", "storage", "router"].iter().position(|kind| self.whom().starts_with(kind)).unwrap_or(9)
+    }
+}
+
+/// Makes it happen.
+async fn harm(stand: &Stand, what: &Happening) -> Result<()> {
     match what {
-        Happening::Kill(name, away) => {
-            stand.does("kill", &name)?;
-            sleep(away).await;
-            stand.does("start", &name)
-        }
-        Happening::Die(place, kind) => {
+        Happening::Kill(name, _) => stand.does("kill", name),
+        Happening::Die(place, _) => {
             stand.halt_at(place)?;
-            stand.halted_at(place).await?;
-            sleep(Duration::from_millis(500)).await;
-            stand.members(kind).iter().try_for_each(|name| stand.does("start", name))
+            stand.halted_at(place).await
         }
-        Happening::StandStill(name, away) => {
-            stand.does("pause", &name)?;
-            sleep(away).await;
-            stand.does("resume", &name)
-        }
-        Happening::Restart(name) => stand.does("restart", &name),
+        Happening::StandStill(name, _) => stand.does("pause", name),
+        Happening::Restart(name) => stand.does("restart", name),
         Happening::Flush => flush(stand),
         Happening::Move(shard) => {
-            let to = if stand.database_of(shard)? == "a" { "b" } else { "a" };
+            let to = if stand.database_of(*shard)? == "a" { "b" } else { "a" };
             stand.fault(format!("move of shard {shard} to {to}"));
             let (ok, said) = stand.admin(&["shard", "move", &shard.to_string(), "--to", to])?;
             ensure!(ok, "shard {shard} to {to}: {said}");
             Ok(())
         }
     }
+}
+
+/// Does what must be done for things to come back.
+fn mend(stand: &Stand, what: &Happening) -> Result<()> {
+    match what {
+        Happening::Kill(name, _) => stand.does("start", name),
+        Happening::Die(_, kind) => stand.members(kind).iter().try_for_each(|name| stand.does("start", name)),
+        Happening::StandStill(name, _) => stand.does("resume", name),
+        Happening::Restart(_) | Happening::Flush | Happening::Move(_) => Ok(()),
+    }
+}
+
+/// One thing, or two at once.
+fn choose(rng: &mut StdRng, stand: &Stand, pairs: bool) -> Vec<Happening> {
+    if !pairs {
+        return vec![choose_one(rng, stand)];
+    }
+    let kind = |one: &Happening| one.whom().split('-').next().unwrap_or_default().to_owned();
+    loop {
+        let (one, other) = (choose_one(rng, stand), choose_one(rng, stand));
+        if one.comes_unasked() && other.comes_unasked() && kind(&one) != kind(&other) {
+            return vec![one, other];
+        }
+    }
+}
+
+async fn happen(stand: &Stand, mut what: Vec<Happening>) -> Result<()> {
+    // who dies at a place in the code has to come there first
+    what.sort_by_key(|one| !matches!(one, Happening::Die(..)));
+    for one in &what {
+        harm(stand, one).await?;
+    }
+    sleep(what.iter().map(Happening::lasts).max().unwrap_or_default()).await;
+    what.sort_by_key(Happening::rank);
+    what.iter().try_for_each(|one| mend(stand, one))
 }
 
 /// One slice: the `number`th of its plan.
@@ -123,13 +183,14 @@ pub(crate) async fn slice(stand: &Stand, plan: &Plan, number: u32) -> Result<See
                 break;
             }
             sleep_until(next).await;
-            happen(stand, choose(&mut rng, stand)).await?;
+            happen(stand, choose(&mut rng, stand, plan.pairs)).await?;
         }
         sleep_until(end).await;
         Ok(())
     })
     .await?;
     ensure!(!seen.faults.is_empty(), "nothing happened");
+    ensure!(seen.slowest < WELL_WITHIN, "a message took {:?}", seen.slowest);
     stand.all_ready().await?;
     Ok(seen)
 }

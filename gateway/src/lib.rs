@@ -1,6 +1,7 @@
 //! Sockets, sessions and HTTP: from bytes to a submitted record, and from a pushed event back to bytes.
 //!
-//! **Path of a message through this crate.** In: [`listener`] accepts under a limit, over TLS if there is a certificate ([`tls`]), [`handshake`] upgrades, one [`connection`] task owns the
+//! **Path of a message through this crate.** In: [`listener`] accepts under a limit, over TLS if there is a certificate ([`tls`]), [`handshake`] upgrades
+//! ([`forwarded`] says for whom, [`limiter`] whether there is room), one [`connection`] task owns the
 //! socket; [`frame_reader`] (pure) makes messages of bytes, [`command`] checks them, [`lanes`] (pure) keep sends of one conversation in order,
 //! [`pressure`] says when a refused one may come again, and the record goes to the router's `Submit` port. Its report comes back through the connection's [`outbox`]. Out: storage hands
 //! committed events to [`deliver`], which puts them into outboxes; [`session`] (pure) decides what is written, what is a repeat and what is a

@@ -56,7 +56,7 @@ class Node(Member):
                                    f'password_file = "{stand.secret("postgres")}" }}' for index, name in enumerate(stand.of("postgres")))
         partitions = "\n".join(f"{topic} = {count}" for topic, count in stand.state.get("partitions", SMALL).items())
         # A load harness has one address, and behind nginx everybody has nginx's.
-        limits = "[gateway]\nsockets_per_ip = 100000\nrequests_per_address = 100000\n\n" if self.role == "gateway" else ""
+        limits = "[gateway]\nsockets_per_ip = 100000\nhandshakes_per_ip = 100000\nrequests_per_address = 100000\n\n" if self.role == "gateway" else ""
         return f"""\
 listen = "{HOST}:{self.port}"
 data = "{self.home()}"
