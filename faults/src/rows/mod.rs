@@ -11,6 +11,8 @@ mod databases;
 
 mod disk;
 
+mod slow_disk;
+
 mod network;
 
 mod clients;
@@ -113,6 +115,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("F12", "links are slow, lossy, sliced into bytes, reset", Long, network::bad_links),
     row!("F13k", "the disk of the broker is full", Named, disk::broker_full),
     row!("F13p", "the disk of a database is full", Named, disk::database_full),
+    row!("F14", "each sync of a database takes 200 ms longer, then one fails", Named, slow_disk::slow_then_failed),
     row!("F16", "everybody is cut off at once and comes back", Long, clients::storm),
     row!("F1k", "a gateway with 9,500 sockets of 19,000 is killed", Long, crowd::killed),
     row!("F16k", "10,000 sockets of a gateway are cut off at once and come back", Long, crowd::cut_off),

@@ -197,9 +197,14 @@ impl Stand {
 
     /// The end of a process's log.
     pub(crate) fn log(&self, name: &str) -> String {
-        let text = std::fs::read_to_string(self.folder.join("logs").join(format!("{name}.log"))).unwrap_or_default();
+        let text = self.whole_log(name);
         let lines: Vec<_> = text.lines().collect();
         lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
+    }
+
+    /// All of it.
+    pub(crate) fn whole_log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join("logs").join(format!("{name}.log"))).unwrap_or_default()
     }
 
     // --- waiting ---
