@@ -16,7 +16,7 @@ use crate::stand::Stand;
 
 /// How long something is dead or stands still, seconds.
 const AWAY_S: Range<f64> = 0.5..6.0;
-/// All is well so long after the last thing that happened, whatever it was.
+/// No message takes longer, whatever happens to it.
 const WELL_WITHIN: Duration = Duration::from_secs(60);
 /// After a slice's last fault there is time to see what it did.
 const REST: Duration = Duration::from_secs(15);
@@ -162,12 +162,13 @@ fn choose(rng: &mut StdRng, stand: &Stand, pairs: bool) -> Vec<Happening> {
 async fn happen(stand: &Stand, mut what: Vec<Happening>) -> Result<()> {
     // who dies at a place in the code has to come there first
     what.sort_by_key(|one| !matches!(one, Happening::Die(..)));
+    let mut harmed = Ok(());
     for one in &what {
-        harm(stand, one).await?;
+        harmed = harmed.and(harm(stand, one).await);
     }
     sleep(what.iter().map(Happening::lasts).max().unwrap_or_default()).await;
     what.sort_by_key(Happening::rank);
-    what.iter().try_for_each(|one| mend(stand, one))
+    harmed.and(what.iter().try_for_each(|one| mend(stand, one)))
 }
 
 /// One slice: the `number`th of its plan.

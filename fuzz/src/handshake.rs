@@ -61,6 +61,7 @@ static NODE: LazyLock<Arc<Gateway>> = LazyLock::new(|| {
     let ports = Ports {
         submit: Arc::new(Nowhere),
         registry: Arc::new(MemoryRegistry::default()),
+        budgets: None,
         marks: Arc::new(storage::receipt::NotKept),
         store: Arc::new(MemoryStore::default()),
         lag: None,

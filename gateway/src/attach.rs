@@ -29,6 +29,8 @@ pub struct Attach {
     pub max_events: u32,
     /// Most bytes of the first read.
     pub max_bytes: u32,
+    /// Most other devices the user may have in the cluster.
+    pub devices_max: usize,
 }
 
 /// Where the session begins.
@@ -38,6 +40,8 @@ pub enum Start {
     At(Seq, Slice),
     /// The cursor cannot be continued.
     Resync(Head, ResyncReason),
+    /// Not at all: the user has too many other devices.
+    TooMany,
 }
 
 /// An attach that is done.
@@ -76,9 +80,12 @@ pub async fn attach(
 ) -> Result<Attached, StoreError> {
     if planted(Bug::ReadBeforeRegister) {
         let (epoch, start) = read(store, known, request).await?;
-        return Ok(Attached { registered: register(registry, node, request).await, epoch, start });
+        let registered = register(registry, node, request).await.unwrap_or_default();
+        return Ok(Attached { registered, epoch, start });
     }
-    let registered = register(registry, node, request).await;
+    let Ok(registered) = register(registry, node, request).await else {
+        return Ok(Attached { registered: None, epoch: 0, start: Start::TooMany });
+    };
     let held = held("attach:registered");
     if held > 0 {
         tokio::time::sleep(Duration::from_millis(held)).await;
@@ -94,16 +101,21 @@ pub async fn attach(
     }
 }
 
-async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Option<Registered> {
-    match tokio::time::timeout(REGISTRY_WAIT, registry.register(request.user, &request.device, node)).await {
-        Ok(Ok(registered)) => Some(registered),
+/// The user has too many other devices.
+struct TooMany;
+
+async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Result<Option<Registered>, TooMany> {
+    let registered = registry.register_within(request.user, &request.device, node, request.devices_max);
+    match tokio::time::timeout(REGISTRY_WAIT, registered).await {
+        Ok(Ok(Some(registered))) => Ok(Some(registered)),
+        Ok(Ok(None)) => Err(TooMany),
         Ok(Err(why)) => {
             tracing::warn!(user = %request.user, %why, "attached without registration");
-            None
+            Ok(None)
         }
         Err(_) => {
             tracing::warn!(user = %request.user, "attached without registration: the registry is slow");
-            None
+            Ok(None)
         }
     }
 }

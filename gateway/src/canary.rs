@@ -33,7 +33,8 @@ fn device(node: &Gateway) -> DeviceName {
 
 async fn one(node: &Arc<Gateway>, user: UserId) {
     let outbox = Outbox::new();
-    let request = Attach { user, device: device(node), epoch: None, cursor: Some(0), max_events: 1, max_bytes: 1 };
+    let request =
+        Attach { user, device: device(node), epoch: None, cursor: Some(0), max_events: 1, max_bytes: 1, devices_max: usize::MAX };
     if node.sessions.enter(user, &request.device, &outbox, 1).is_err() {
         return;
     }

@@ -1,8 +1,10 @@
 //! Events from storage to the sessions of this node. Sessions are found by user; each device of a user has at most one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use protocol::plant::{Bug, planted};
 use protocol::{CloseCode, ConversationId, DeviceName, UserId};
 use router::registry::NodeId;
@@ -10,6 +12,7 @@ use smallvec::SmallVec;
 use storage::push::{Deliver, Push, ReceiptPush, Wake};
 use tokio::sync::Notify;
 
+use crate::metrics;
 use crate::outbox::{Outbox, WakeList};
 
 #[derive(Debug)]
@@ -22,6 +25,11 @@ struct Entry {
 
 /// Counter of a session that attached while the registry did not answer. No registration has it.
 pub const UNREGISTERED: u64 = 1;
+
+/// Users that are doubted at once. Of more, an entry without a session may stay until this process ends.
+const DOUBTED_MAX: usize = 100_000;
+/// Of them, so many are looked at in a round.
+const DOUBTED_ROUND: usize = 4_096;
 
 /// A session with its place in the registry.
 #[derive(Debug, Clone)]
@@ -44,6 +52,8 @@ pub struct Sessions {
     pub links_broke: Arc<Notify>,
     /// Notified when the registry may have lost entries.
     pub registry_forgot: Arc<Notify>,
+    /// Users of whom the registry may have entries here that no session has.
+    doubted: Mutex<BTreeSet<UserId>>,
 }
 
 /// A user has too many sessions already.
@@ -91,6 +101,26 @@ impl Sessions {
         if let Some(entry) = old {
             entry.outbox.close(CloseCode::Superseded);
         }
+    }
+
+    /// The registry may have entries of this user here that no session has.
+    pub fn doubt(&self, user: UserId) {
+        let mut doubted = self.doubted.lock();
+        if doubted.len() < DOUBTED_MAX || doubted.contains(&user) {
+            doubted.insert(user);
+        } else {
+            metrics::dropped("doubt", "full");
+        }
+    }
+
+    /// Some of those who are doubted; they are so no longer.
+    pub(crate) fn take_doubted(&self) -> Vec<UserId> {
+        let mut doubted = self.doubted.lock();
+        let some: Vec<_> = doubted.iter().take(DOUBTED_ROUND).copied().collect();
+        for user in &some {
+            doubted.remove(user);
+        }
+        some
     }
 
     /// Every session that was attached.
@@ -156,7 +186,11 @@ impl Deliver for Sessions {
         let mut wake = WakeList::default();
         let pushes = if planted(Bug::PushesLost) { Vec::new() } else { pushes };
         for push in pushes {
-            let Some(entries) = self.by_user.get(&push.owner) else { continue };
+            let Some(entries) = self.by_user.get(&push.owner) else {
+                // who pushes has found an entry of this user here
+                self.doubt(push.owner);
+                continue;
+            };
             for entry in entries.iter() {
                 wake.push(&entry.outbox, push.epoch, push.event.clone());
             }

@@ -25,11 +25,12 @@ impl TrustedProxies {
         if !self.has(nearest) {
             return nearest;
         }
-        let lines = headers.get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
-        let said: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+        // bytes: what a client has written before our proxies may be anything
+        let said: Vec<&[u8]> =
+            headers.get_all(FORWARDED_FOR).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).collect();
         for entry in said.into_iter().rev() {
             // what is no address was not written by a proxy of ours: whoever handed it on is the last that is known
-            let Some(address) = address_in(entry.trim()) else { break };
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| address_in(entry.trim())) else { break };
             nearest = address;
             if !self.has(nearest) {
                 break;
@@ -50,9 +51,11 @@ impl<'de> Deserialize<'de> for TrustedProxies {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let networks = Vec::<String>::deserialize(deserializer)?;
         let network = |text: &String| {
-            let one = || text.parse::<IpAddr>().map(IpNet::from);
-            let parsed = text.parse::<IpNet>().or_else(|_| one());
-            parsed.map_err(|_| serde::de::Error::custom(format!("{text:?} is no network such as \"10.0.0.0/8\" and no address")))
+            let one = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+            let parsed = text.parse::<IpNet>().or_else(|_| one()).ok();
+            // addresses are compared as IPv4 where they are
+            let good = parsed.filter(|network| network.addr() == network.addr().to_canonical());
+            good.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no network such as \"10.0.0.0/8\" and no address")))
         };
         networks.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
@@ -102,17 +105,28 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_named() {
-        let why = TrustedProxies::deserialize(serde_json::json!(["10.0.0.0/8", "proxy.example"])).unwrap_err();
-        assert!(why.to_string().contains("proxy.example"), "{why}");
+        for bad in ["proxy.example", "10.0.0.0/33", "::ffff:10.0.0.0/104", ""] {
+            let why = TrustedProxies::deserialize(serde_json::json!(["10.0.0.0/8", bad])).unwrap_err();
+            assert!(why.to_string().contains(&format!("{bad:?}")), "{why}");
+        }
+        assert_eq!(client(&trusted(&["::ffff:10.0.0.1"]), "10.0.0.1", &["198.51.100.9"]), "198.51.100.9");
     }
 
     proptest! {
         /// Whatever a client writes before what our proxy has appended, it is who it is.
         #[test]
-        fn nothing_a_client_writes_changes_who_it_is(claims in "[ -~]{0,200}") {
+        fn nothing_a_client_writes_changes_who_it_is(claims: Vec<u8>) {
             let ours = trusted(&["10.0.0.0/8"]);
-            prop_assert_eq!(client(&ours, "10.0.0.1", &[&format!("{claims},198.51.100.9")]), "198.51.100.9");
-            prop_assert_eq!(client(&ours, "10.0.0.1", &[&claims, "198.51.100.9"]), "198.51.100.9");
+            // what a header may hold
+            let mut claims: Vec<u8> = claims.into_iter().filter(|byte| *byte >= b' ' && *byte != 0x7f).collect();
+            let mut two = HeaderMap::new();
+            two.append(FORWARDED_FOR, HeaderValue::from_bytes(&claims).unwrap());
+            two.append(FORWARDED_FOR, HeaderValue::from_static("198.51.100.9"));
+            claims.extend_from_slice(b",198.51.100.9");
+            let one = HeaderMap::from_iter([(FORWARDED_FOR.parse().unwrap(), HeaderValue::from_bytes(&claims).unwrap())]);
+            for headers in [one, two] {
+                prop_assert_eq!(ours.client([10, 0, 0, 1].into(), &headers).to_string(), "198.51.100.9");
+            }
         }
     }
 }

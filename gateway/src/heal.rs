@@ -62,23 +62,27 @@ async fn enter(node: &Gateway) -> Result<(), RegistryError> {
     for batch in registered.chunks(ENTER_BATCH) {
         let ours = |one: &Entered| Registration { node: node.node, counter: one.counter };
         let entries: Vec<_> = batch.iter().map(|one| (one.user, one.device.clone(), ours(one))).collect();
-        let stand = node.ports.registry.register_all(&entries).await?;
-        for (one, stands) in batch.iter().zip(stand) {
-            // not the entry it was: the device is at another node now
-            if stands != ours(one) && stands.node != node.node {
+        let stand = node.ports.registry.register_all(&entries).await;
+        // who left meanwhile: its entry was perhaps put back behind it
+        batch.iter().filter(|one| one.outbox.is_gone()).for_each(|one| node.sessions.doubt(one.user));
+        for (one, stands) in batch.iter().zip(stand?).filter(|(one, stands)| *stands != ours(one)) {
+            if stands.node == node.node {
+                // of an attach whose answer did not come
+                if one.outbox.answer(Answer::Registered(stands)).is_some() {
+                    node.sessions.doubt(one.user);
+                }
+            } else {
+                // the device is at another node now
                 one.outbox.close(CloseCode::Superseded);
-            }
-            // it left meanwhile, and its entry was perhaps put back behind it
-            if one.outbox.is_gone() {
-                node.ports.registry.deregister(one.user, &one.device, ours(one)).await?;
             }
         }
         sleep(PACE).await;
     }
     for one in &unregistered {
-        let Registered { registration, .. } = node.ports.registry.register(one.user, &one.device, node.node).await?;
-        if one.outbox.answer(Answer::Registered(registration)).is_some() {
-            node.ports.registry.deregister(one.user, &one.device, registration).await?;
+        let registered = node.ports.registry.register(one.user, &one.device, node.node).await;
+        let answer = |Registered { registration, .. }| one.outbox.answer(Answer::Registered(registration));
+        if !matches!(registered.map(answer)?, None) {
+            node.sessions.doubt(one.user);
         }
     }
     metrics::entered(registered.len() + unregistered.len());

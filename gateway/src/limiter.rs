@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accounts::limits::{Address, Keyed};
@@ -11,7 +12,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use protocol::limits::TYPING_EVERY_S;
 use protocol::{ConversationId, UserId};
-use router::registry::{Rate, Registry};
+use router::registry::{Budgets, Rate};
 
 use crate::shared_rate::SharedRate;
 
@@ -33,6 +34,7 @@ pub struct Limiter {
 struct Shared {
     sends: SharedRate,
     requests: SharedRate,
+    budgets: Arc<dyn Budgets>,
 }
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
@@ -50,18 +52,19 @@ fn typing_quota() -> Quota {
 }
 
 impl Limiter {
-    /// With these settings; in a cluster users have their rates on all nodes together.
-    pub fn new(config: &crate::config::Config, cluster: bool) -> Self {
+    /// With these settings; with budgets, users have their rates on all nodes together.
+    pub fn new(config: &crate::config::Config, budgets: Option<Arc<dyn Budgets>>) -> Self {
         let at_least_one = |number| NonZeroU32::new(number).unwrap_or(ONE);
         let sends =
             Quota::per_second(at_least_one(config.limits.sends_per_s)).allow_burst(at_least_one(config.limits.sends_burst));
-        let shared = || Shared {
+        let shared = |budgets| Shared {
             sends: SharedRate::new(Rate { name: "sends", per_s: config.limits.sends_per_s, burst: config.limits.sends_burst }),
             requests: SharedRate::new(Rate {
                 name: "requests",
                 per_s: config.requests_per_user,
                 burst: config.requests_per_user.saturating_mul(2),
             }),
+            budgets,
         };
         Self {
             sends: RateLimiter::keyed(sends),
@@ -72,7 +75,7 @@ impl Limiter {
             handshakes_by_address: Keyed::new(per_second(config.handshakes_per_ip), DefaultClock::default()),
             sockets: DashMap::new(),
             sockets_per_ip: config.sockets_per_ip,
-            shared: cluster.then(shared),
+            shared: budgets.map(shared),
             clock: DefaultClock::default(),
         }
     }
@@ -142,9 +145,9 @@ impl Limiter {
     }
 
     /// Charges users for what they use, for ever.
-    pub async fn run(&self, registry: &dyn Registry) {
-        if let Some(shared) = &self.shared {
-            tokio::join!(shared.sends.run(registry), shared.requests.run(registry));
+    pub async fn run(&self) {
+        if let Some(Shared { sends, requests, budgets }) = &self.shared {
+            tokio::join!(sends.run(&**budgets), requests.run(&**budgets));
         }
     }
 
@@ -166,4 +169,53 @@ fn both(shared: Option<&SharedRate>, user: UserId, here: impl FnOnce() -> Result
     here()?;
     shared.used(user);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use router::registry::RegistryError;
+
+    use super::*;
+
+    /// Whoever is charged for sends has overdrawn.
+    struct Overdrawn;
+
+    #[async_trait]
+    impl Budgets for Overdrawn {
+        fn gateways(&self) -> usize {
+            2
+        }
+
+        async fn charge(&self, rate: Rate, _within: Duration, used: &[(UserId, u32)]) -> Result<Vec<Duration>, RegistryError> {
+            let by = if rate.name == "sends" { Duration::from_secs(30) } else { Duration::ZERO };
+            Ok(vec![by; used.len()])
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_overdrawn_waits_on_this_node_too() {
+        let limiter = Limiter::new(&crate::config::Config::default(), Some(Arc::new(Overdrawn)));
+        let (busy, quiet) = (UserId::new(1).unwrap(), UserId::new(2).unwrap());
+        let charging = async {
+            loop {
+                // the first round may fall between two sends
+                for _ in 0..20 {
+                    let _ = limiter.send(busy);
+                    assert_eq!(limiter.request_of(busy), Ok(()));
+                }
+                assert_eq!(limiter.send(quiet), Ok(()));
+                tokio::time::sleep(Duration::from_millis(1_000)).await;
+                if let Err(wait) = limiter.send(busy).and_then(|()| limiter.send(busy))
+                    && wait > 5_000
+                {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = limiter.run() => panic!("it runs for ever"),
+            done = tokio::time::timeout(Duration::from_secs(60), charging) => done.expect("it is charged"),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use accounts::Accounts;
 use parking_lot::Mutex;
-use router::registry::{NodeId, Registry};
+use router::registry::{Budgets, NodeId, Registry};
 use router::submit::Submit;
 use storage::lag::Lag;
 use storage::push::Elsewhere;
@@ -17,7 +17,6 @@ use storage::store::Store;
 use crate::config::Config;
 use crate::cursors::Cursors;
 use crate::deliver::Sessions;
-use crate::goodbyes::Goodbyes;
 use crate::known::Known;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -34,6 +33,8 @@ pub struct Ports {
     pub submit: Arc<dyn Submit>,
     /// Which user is where.
     pub registry: Arc<dyn Registry>,
+    /// What users use of their rates on all nodes, in a cluster.
+    pub budgets: Option<Arc<dyn Budgets>>,
     /// Makes receipts durable.
     pub marks: Arc<dyn TakeMarks>,
     /// Mailboxes.
@@ -130,8 +131,6 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// Devices the store is known to know.
     pub known: Known,
-    /// Entries on their way out of the registry.
-    pub goodbyes: Goodbyes,
     /// Cursors on their way to the store.
     pub cursors: Cursors,
     /// Receipts on their way to the mailboxes.
@@ -152,10 +151,9 @@ impl Gateway {
     /// A gateway on these ports. The sessions are made first, because storage delivers to them.
     pub fn new(config: Config, ports: Ports, node: NodeId, sessions: Arc<Sessions>, tokens: Tokens) -> Arc<Self> {
         Arc::new(Self {
-            limiter: Limiter::new(&config, ports.links.is_some()),
+            limiter: Limiter::new(&config, ports.budgets.clone()),
             pressure: Pressure::default(),
             known: Known::default(),
-            goodbyes: Goodbyes::default(),
             cursors: Cursors::new(Arc::clone(&ports.store)),
             receipts: Receipts::new(Arc::clone(&ports.store), Arc::clone(&ports.marks)),
             presences: Presences::new(Arc::clone(&sessions)),
@@ -191,8 +189,8 @@ impl Gateway {
         };
         tokio::join!(
             self.wheel.run(),
-            self.limiter.run(&*self.ports.registry),
-            self.goodbyes.run(&*self.ports.registry),
+            self.limiter.run(),
+            crate::goodbyes::run(&self),
             self.cursors.run(),
             self.receipts.run(),
             presence::run(&self),

@@ -29,10 +29,20 @@ struct Slow {
 #[async_trait]
 impl Registry for Slow {
     async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
+        self.inner.register(user, device, node).await
+    }
+
+    async fn register_within(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+        devices_max: usize,
+    ) -> Result<Option<Registered>, RegistryError> {
         if self.first.swap(false, Ordering::SeqCst) {
             drop(self.gate.acquire().await);
         }
-        self.inner.register(user, device, node).await
+        self.inner.register_within(user, device, node, devices_max).await
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {

@@ -16,11 +16,12 @@ const NODE: NodeId = NodeId { node: 0, boot: 1 };
 /// Attaches the device of user 1; where it begins, and how many events it is given.
 async fn begins(store: &dyn Store, known: &Known, cursor: Option<Seq>) -> (Seq, usize) {
     let device = "phone".parse().expect("a name");
-    let request = Attach { user: user(1), device, epoch: None, cursor, max_events: 100, max_bytes: 65_536 };
+    let request = Attach { user: user(1), device, epoch: None, cursor, max_events: 100, max_bytes: 65_536, devices_max: 32 };
     let attached = attach(&MemoryRegistry::default(), store, known, NODE, &request).await.expect("everything answers");
     match attached.start {
         Start::At(seq, slice) => (seq, slice.events.len()),
         Start::Resync(head, reason) => panic!("{reason:?} at {head:?}"),
+        Start::TooMany => panic!("one device is not too many"),
     }
 }
 

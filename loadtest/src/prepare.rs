@@ -96,7 +96,7 @@ fn advice_on_connecting(why: &ClientError) -> String {
             "there is a web server, but no Switchboard at this path: is it /ws?"
         }
         ClientError::Http { status: 429 | 503, .. } => {
-            "the server is at a limit or not ready: its gateway.sockets_per_ip, gateway.handshakes_per_s and GET /ready tell"
+            "the server is at a limit or not ready: its gateway.sockets_per_ip, .handshakes_per_ip, .handshakes_per_s and GET /ready tell"
         }
         ClientError::Http { status: 400, .. } => {
             "the server refuses the upgrade: does it speak TLS at this port, and is it wss://? Or it does not know the encoding"

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use protocol::{DeviceName, UserId};
 use router::members::Members;
 use router::registry::redis::{RedisLink, RedisRegistry};
-use router::registry::{NodeId, Rate, Registered, Registration, Registry, contract};
+use router::registry::{Budgets as _, NodeId, Rate, Registered, Registration, Registry, contract};
 use stand::{env, fresh, registry, up};
 
 const NODE: NodeId = NodeId { node: 7, boot: 0xfeed };

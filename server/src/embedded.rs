@@ -42,7 +42,15 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let cycle = Cycle::start(parts).context("the commit cycle")?;
 
-    let ports = Ports { submit: cycle.clone(), registry, marks: cycle.clone(), store: store.clone(), lag: None, links: None };
+    let ports = Ports {
+        submit: cycle.clone(),
+        registry,
+        budgets: None,
+        marks: cycle.clone(),
+        store: store.clone(),
+        lag: None,
+        links: None,
+    };
     let gateway = Gateway::new(settings.gateway.clone(), ports, node, sessions, tokens);
     let accounts = accounts::open(&settings, &gateway).await?;
     tokio::spawn(Arc::clone(&accounts).run(now_ms));

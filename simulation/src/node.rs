@@ -104,6 +104,7 @@ impl Node {
             let ports = Ports {
                 submit: Arc::new(submit::LogSubmit::new(log.clone(), &process, SOURCES)),
                 registry: registry.clone(),
+                budgets: None,
                 marks: Arc::new(storage::receipt::NotKept),
                 store: store.clone(),
                 lag: Some(Arc::new(Lag { log, store: store.clone() as Arc<dyn Store>, shards: world.databases.shards })),

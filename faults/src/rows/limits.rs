@@ -22,7 +22,7 @@ const SOCKETS: usize = 32;
 const SENDERS: usize = 3;
 const SENDING: Duration = Duration::from_secs(20);
 /// Without an account for both, a user would send twice as much.
-const MOST: f64 = 1.4;
+const MOST: f64 = 1.25;
 
 /// Sends as fast as they are taken, and sockets as many as are let in.
 pub(crate) async fn one_user(stand: &Stand) -> Result<Outcome> {

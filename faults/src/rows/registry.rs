@@ -20,7 +20,7 @@ const OLD: Duration = Duration::from_secs(20);
 /// One command, and what it said.
 fn ask(stand: &Stand, name: &str, command: &[&str]) -> Result<String> {
     let url = stand.cluster(&["url", name])?;
-    let done = Command::new("redis-cli").args(["-u", &url]).args(command).output().context("redis-cli")?;
+    let done = Command::new("redis-cli").args(["-e", "-u", &url]).args(command).output().context("redis-cli")?;
     ensure!(done.status.success(), "{command:?}: {done:?}");
     Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
 }
@@ -43,8 +43,9 @@ pub(crate) async fn emptied(stand: &Stand) -> Result<Outcome> {
 
 /// Empties Redis.
 pub(crate) fn flush(stand: &Stand) -> Result<()> {
-    stand.fault(format!("flush {REDIS}"));
-    ask(stand, REDIS, &["FLUSHALL"]).map(drop)
+    let name = if stand.sentinels { primary(stand)? } else { REDIS };
+    stand.fault(format!("flush {name}"));
+    ask(stand, name, &["FLUSHALL"]).map(drop)
 }
 
 pub(crate) async fn stands_still(stand: &Stand) -> Result<Outcome> {
@@ -85,8 +86,9 @@ pub(crate) async fn set_back(stand: &Stand) -> Result<Outcome> {
         Ok(())
     })
     .await;
+    let seen = outcome?;
     std::fs::remove_file(dump)?;
-    Ok(outcome?.into())
+    Ok(seen.into())
 }
 
 /// The primary dies and its replica takes over; then the other way round.

@@ -90,6 +90,7 @@ impl World {
         let ports = Ports {
             submit: desk.clone(),
             registry: registry.clone(),
+            budgets: None,
             marks: marked.clone(),
             store: Arc::new(store.clone()),
             lag: None,

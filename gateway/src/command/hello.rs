@@ -9,13 +9,14 @@ use protocol::frame::{Hello, ServerFrame, Welcome};
 use protocol::limits::PROTOCOL_VERSION;
 use protocol::receipt::Receipt;
 use protocol::{CloseCode, Seq, UserId};
-use router::registry::{Registered, Registration};
+use router::registry::Registration;
 use storage::store::{Place, Slice, weight};
 
 use crate::attach::{self, Attach, Attached, Start};
 use crate::connection::Client;
 use crate::connection::client::{Stage, Who};
 use crate::deliver::UNREGISTERED;
+use crate::goodbyes;
 use crate::metrics;
 use crate::node::{Gateway, now_ms};
 use crate::outbound::Frames;
@@ -119,6 +120,7 @@ impl Client {
             cursor: hello.cursor,
             max_events: limits.window_events,
             max_bytes: limits.window_bytes,
+            devices_max: self.node.config.sockets_per_user,
         };
         let mut attach = Box::pin(attach_beside(Arc::clone(&self.node), Arc::clone(&self.outbox), request));
         if attach.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -140,13 +142,11 @@ impl Client {
 
     /// Registry and store have answered: the session begins, or the cursor is no good.
     pub(crate) fn attached(&mut self, attached: Attached, out: &mut Frames) {
-        match (attached.registered, &self.who) {
-            (Some(Registered { registration, others, .. }), _) => {
-                self.registered(registration);
-                if others >= self.node.config.sockets_per_user {
-                    return self.close_with(CloseCode::Rate);
-                }
-            }
+        if attached.start == Start::TooMany {
+            return self.close_with(CloseCode::Rate);
+        }
+        match (attached.registration(), &self.who) {
+            (Some(registration), _) => self.registered(registration),
             // the registry did not answer, and is asked again
             (None, Some(who)) => self.node.sessions.registered(who.user, &self.outbox, UNREGISTERED),
             (None, None) => {}
@@ -156,6 +156,7 @@ impl Client {
                 self.stage = Stage::Resync;
                 out.server(&ServerFrame::Resync { epoch: attached.epoch, head: head.head, floor: head.floor, reason });
             }
+            Start::TooMany => {}
             Start::At(cursor, slice) => {
                 self.stage = Stage::Attached;
                 self.outbox.stream(attached.epoch);
@@ -268,11 +269,15 @@ impl Client {
             Answer::Slice(_) | Answer::Page(_) | Answer::Cursor(_) | Answer::Receipts(_) | Answer::Watched(_) => None,
         });
         let stands = registrations.fold(who.registration, newer);
+        let Some(registration) = stands else {
+            // an answer of the registry that did not come may have been of an entry
+            return self.node.sessions.doubt(who.user);
+        };
         // without a runtime the process is ending, and its lease with it
-        if let (Some(registration), Ok(runtime)) = (stands, tokio::runtime::Handle::try_current()) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let node = Arc::clone(&self.node);
             runtime.spawn(async move {
-                node.goodbyes.say(&*node.ports.registry, (who.user, who.device, registration)).await;
+                goodbyes::say(&node, who.user, &who.device, registration).await;
             });
         }
     }
@@ -292,7 +297,7 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
             Ok(attached) if attached.is_ahead() && !complete => {
                 metrics::dropped("attach_try", "replay");
                 if let Some(registration) = attached.registration() {
-                    node.goodbyes.say(&*node.ports.registry, (request.user, request.device.clone(), registration)).await;
+                    goodbyes::say(&node, request.user, &request.device, registration).await;
                 }
                 complete = !is_replaying(&node, request.user).await;
                 if !complete {
@@ -307,10 +312,13 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
             }
         }
         if outbox.is_gone() {
-            return;
+            return node.sessions.doubt(request.user);
         }
     };
-    if attached.registered.is_none() {
+    if attached.start == Start::TooMany {
+        // unless some of them are none
+        node.sessions.doubt(request.user);
+    } else if attached.registered.is_none() {
         node.sessions.registry_forgot.notify_one();
     }
     if let (Some(replaced), Some(links)) = (attached.registered.and_then(|registered| registered.replaced), &node.ports.links)
@@ -332,7 +340,7 @@ async fn attach_beside(node: Arc<Gateway>, outbox: Arc<Outbox>, request: Attach)
         _ => None,
     };
     if let Some(registration) = late {
-        node.goodbyes.say(&*node.ports.registry, (request.user, request.device.clone(), registration)).await;
+        goodbyes::say(&node, request.user, &request.device, registration).await;
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn ports() -> Ports {
     Ports {
         submit: Arc::new(Nowhere),
         registry: Arc::new(MemoryRegistry::default()),
+        budgets: None,
         marks: Arc::new(storage::receipt::NotKept),
         store: Arc::new(MemoryStore::default()),
         lag: None,
@@ -33,7 +34,14 @@ pub(crate) fn ports() -> Ports {
 }
 
 /// A gateway on these.
+#[allow(dead_code, reason = "each test file uses its part of it")]
 pub(crate) fn gateway(ports: Ports) -> Arc<Gateway> {
+    gateway_with(Config::default(), ports)
+}
+
+/// The same with these settings.
+#[allow(dead_code, reason = "each test file uses its part of it")]
+pub(crate) fn gateway_with(config: Config, ports: Ports) -> Arc<Gateway> {
     let tokens = Tokens::new(&[7; 32]).expect("long enough");
-    Gateway::new(Config::default(), ports, NodeId { node: 0, boot: 1 }, Arc::new(Sessions::default()), tokens)
+    Gateway::new(config, ports, NodeId { node: 0, boot: 1 }, Arc::new(Sessions::default()), tokens)
 }

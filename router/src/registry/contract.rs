@@ -2,7 +2,7 @@
 
 use protocol::{DeviceName, UserId};
 
-use super::{NodeId, Registered, Registration, Registry};
+use super::{NodeId, Registration, Registry};
 
 const ONE: NodeId = NodeId { node: 1, boot: 11 };
 const TWO: NodeId = NodeId { node: 2, boot: 22 };
@@ -21,12 +21,8 @@ async fn nodes_of(registry: &impl Registry, number: u64) -> Vec<NodeId> {
 }
 
 async fn register(registry: &impl Registry, name: &str, node: NodeId) -> (Registration, Option<Registration>) {
-    let Registered { registration, replaced, .. } = entered(registry, name, node).await;
-    (registration, replaced)
-}
-
-async fn entered(registry: &impl Registry, name: &str, node: NodeId) -> Registered {
-    registry.register(user(1), &device(name), node).await.expect("a healthy registry answers")
+    let entered = registry.register(user(1), &device(name), node).await.expect("a healthy registry answers");
+    (entered.registration, entered.replaced)
 }
 
 async fn deregister(registry: &impl Registry, name: &str, registration: Registration) -> bool {
@@ -41,7 +37,7 @@ pub async fn run<R: Registry>(make: impl AsyncFn() -> R) {
     an_entry_is_seen_until_it_is_removed(&make().await).await;
     the_newest_wins_and_an_old_goodbye_does_nothing(&make().await).await;
     devices_and_users_are_apart(&make().await).await;
-    other_devices_are_counted_on_every_node(&make().await).await;
+    no_more_devices_than_a_user_may_have(&make().await).await;
     a_buried_boot_is_void(&make().await).await;
     racing_attaches_leave_one_winner(&make().await).await;
     what_was_forgotten_is_entered_again_as_it_was(&make().await).await;
@@ -93,17 +89,31 @@ async fn devices_and_users_are_apart(registry: &impl Registry) {
     assert_eq!(left, [ONE, TWO], "the laptop is still on the node");
 }
 
-async fn other_devices_are_counted_on_every_node(registry: &impl Registry) {
-    assert_eq!(entered(registry, "phone", ONE).await.others, 0);
-    assert_eq!(entered(registry, "laptop", TWO).await.others, 1);
-    assert_eq!(entered(registry, "phone", TWO).await.others, 1, "not the one that it replaces");
-    let tablet = entered(registry, "tablet", ONE).await;
-    assert_eq!(tablet.others, 2);
-    assert!(deregister(registry, "tablet", tablet.registration).await);
-    registry.register(user(2), &device("phone"), ONE).await.expect("a healthy registry answers");
-    assert_eq!(entered(registry, "watch", ONE).await.others, 2, "nobody else's, and none that is gone");
+async fn no_more_devices_than_a_user_may_have(registry: &impl Registry) {
+    let within = async |name: &str, node| {
+        let entered = registry.register_within(user(1), &device(name), node, 2).await.expect("a healthy registry answers");
+        entered.map(|entered| (entered.registration, entered.replaced))
+    };
+    let (phone, _) = within("phone", ONE).await.expect("the first");
+    let (laptop, _) = within("laptop", TWO).await.expect("the second, elsewhere");
+    assert_eq!(within("tablet", ONE).await, None, "the third");
+    assert!(!deregister(registry, "tablet", Registration { counter: laptop.counter + 1, ..phone }).await, "it has left nothing");
+    let (moved, replaced) = within("phone", TWO).await.expect("one that is here is none more");
+    assert_eq!(replaced, Some(phone));
+    assert!(deregister(registry, "laptop", laptop).await);
+    let (tablet, _) = within("tablet", ONE).await.expect("in place of one that has gone");
+    assert_eq!(within("laptop", TWO).await, None);
+    let other = registry.register_within(user(2), &device("phone"), ONE, 2).await.expect("a healthy registry answers");
+    assert!(other.is_some(), "another user's are not counted");
+    register(registry, "laptop", TWO).await;
+    assert_eq!(within("watch", ONE).await, None, "also when there are more than may be");
+    // counters do not matter: of one that was ahead all the same
+    assert!(deregister(registry, "tablet", tablet).await);
+    let ahead = Registration { counter: moved.counter + 1_000_000, ..tablet };
+    assert_eq!(restore_all(registry, &[(user(1), device("tablet"), ahead)]).await, [ahead]);
+    assert_eq!(within("watch", ONE).await, None);
     registry.bury(TWO).await.expect("a healthy registry answers");
-    assert_eq!(entered(registry, "tablet", ONE).await.others, 1, "and none of a dead boot");
+    assert!(within("watch", ONE).await.is_some(), "those of a dead boot are in nobody's way");
 }
 
 async fn a_buried_boot_is_void(registry: &impl Registry) {

@@ -47,6 +47,32 @@ impl MemoryRegistry {
         self.users.clear();
     }
 
+    fn enter(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+        devices_max: usize,
+    ) -> Result<Option<Registered>, RegistryError> {
+        let device = hash_of(device);
+        if self.is_buried(node) {
+            return Err(RegistryError(format!("boot {} of node {} is buried", node.boot, node.node)));
+        }
+        let mut entries = self.users.entry(user).or_default();
+        // counted under the user's lock: the newer entry of one device always has the higher counter
+        let counter = self.counter.fetch_add(1, Ordering::Relaxed) + 1;
+        let registration = Registration { node, counter };
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.device == device) {
+            let replaced = Some(std::mem::replace(&mut entry.registration, registration));
+            return Ok(Some(Registered { registration, replaced }));
+        }
+        if entries.len() >= devices_max {
+            return Ok(None);
+        }
+        entries.push(Entry { device, registration });
+        Ok(Some(Registered { registration, replaced: None }))
+    }
+
     fn is_buried(&self, node: NodeId) -> bool {
         self.buried.read().contains(&node)
     }
@@ -59,21 +85,18 @@ fn hash_of(device: &DeviceName) -> u64 {
 #[async_trait]
 impl Registry for MemoryRegistry {
     async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
-        let device = hash_of(device);
-        if self.is_buried(node) {
-            return Err(RegistryError(format!("boot {} of node {} is buried", node.boot, node.node)));
-        }
-        let mut entries = self.users.entry(user).or_default();
-        // counted under the user's lock: the newer entry of one device always has the higher counter
-        let counter = self.counter.fetch_add(1, Ordering::Relaxed) + 1;
-        let registration = Registration { node, counter };
-        let others = entries.iter().filter(|entry| entry.device != device).count();
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.device == device) {
-            let replaced = Some(std::mem::replace(&mut entry.registration, registration));
-            return Ok(Registered { registration, replaced, others });
-        }
-        entries.push(Entry { device, registration });
-        Ok(Registered { registration, replaced: None, others })
+        let registered = self.enter(user, device, node, usize::MAX)?;
+        registered.ok_or_else(|| RegistryError("there is no room for one more device".into()))
+    }
+
+    async fn register_within(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+        devices_max: usize,
+    ) -> Result<Option<Registered>, RegistryError> {
+        self.enter(user, device, node, devices_max)
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {

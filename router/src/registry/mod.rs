@@ -1,4 +1,5 @@
-//! The port that says on which nodes a user's devices are: [`memory`] for one process, [`redis`] for a cluster.
+//! The port that says on which nodes a user's devices are: [`memory`] for one process, [`redis`] for a cluster, which also keeps
+//! budgets of what users use on all nodes.
 //! It may forget everything, be stale or lie: that costs a delay, never a message.
 
 use std::time::Duration;
@@ -37,19 +38,6 @@ pub struct Registered {
     pub registration: Registration,
     /// The one it took the place of, whose connection is to be closed.
     pub replaced: Option<Registration>,
-    /// Other devices of the user that were entered before it and are there still, on whichever node.
-    pub others: usize,
-}
-
-/// A rate that each user has in the whole cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// Of what.
-    pub name: &'static str,
-    /// So many a second. At least 1.
-    pub per_s: u32,
-    /// So many at once after a pause.
-    pub burst: u32,
 }
 
 /// Nodes that hold devices of one user; usually none or one.
@@ -67,11 +55,28 @@ pub trait Registry: Send + Sync + 'static {
     /// [`Self::nodes`] sees the entry.
     async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError>;
 
+    /// The same, unless the user has so many other devices entered, on whichever node, and this one is not entered at all. Nothing: then, and it is not
+    /// entered. In one step too: of those who come at once no more are let in.
+    async fn register_within(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+        devices_max: usize,
+    ) -> Result<Option<Registered>, RegistryError>;
+
     /// Removes exactly this entry; a newer one stays. Says whether it was there.
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError>;
 
     /// Nodes of each of these users, in their order, each node once.
     async fn nodes(&self, users: &[UserId]) -> Result<Vec<Nodes>, RegistryError>;
+
+    /// Entries of a user, for who doubts them: after an answer that did not come, or a registry that was set back. One that lives and dies with its
+    /// process has none that could be doubted, which is the default.
+    async fn entries(&self, user: UserId) -> Result<Vec<(DeviceName, Registration)>, RegistryError> {
+        let _ = user;
+        Ok(Vec::new())
+    }
 
     /// All entries of one boot are void from now on.
     async fn bury(&self, node: NodeId) -> Result<(), RegistryError>;
@@ -100,20 +105,29 @@ pub trait Registry: Send + Sync + 'static {
         }
         Ok(stand)
     }
+}
 
+/// A rate that each user has in the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Of what.
+    pub name: &'static str,
+    /// So many a second. At least 1.
+    pub per_s: u32,
+    /// So many at once after a pause.
+    pub burst: u32,
+}
+
+/// What users have of a rate on all gateways together: budgets that each of them charges. A cluster has them; one process limits by itself.
+#[async_trait]
+pub trait Budgets: Send + Sync + 'static {
     /// Gateways among which users may have spread; at least 1.
-    fn gateways(&self) -> usize {
-        1
-    }
+    fn gateways(&self) -> usize;
 
-    /// Charges users for what they have used of a rate on this node within a time that has just passed, to the account they have in the whole
-    /// cluster (the generic cell rate algorithm, ITU-T I.371). Returns for each, in their order, how long its account is overdrawn. A registry of
-    /// one process has nobody to share an account with, which is the default: nothing is.
+    /// Charges users for what they have used of a rate on this node within a time that has just passed (the generic cell rate algorithm, ITU-T I.371, in
+    /// arrears). Returns for each, in their order, how long its budget is overdrawn: at most a minute. Some hundreds a call.
     ///
     /// # Errors
-    /// [`RegistryError`]: whether these were charged is not known. They are not charged again.
-    async fn charge(&self, rate: Rate, within: Duration, used: &[(UserId, u32)]) -> Result<Vec<Duration>, RegistryError> {
-        let _ = (rate, within);
-        Ok(vec![Duration::ZERO; used.len()])
-    }
+    /// [`RegistryError`]: whether they were charged is not known. They are not to be charged again.
+    async fn charge(&self, rate: Rate, within: Duration, used: &[(UserId, u32)]) -> Result<Vec<Duration>, RegistryError>;
 }

@@ -155,6 +155,7 @@ async fn stand_up(
     let ports = Ports {
         submit: Arc::new(KafkaSubmit::new(&log).heeding(members.clone())),
         registry: registry.clone(),
+        budgets: Some(registry.clone()),
         // docs/decisions/0011-receipts.md: a cluster keeps none yet
         marks: Arc::new(NotKept),
         store: store.clone(),

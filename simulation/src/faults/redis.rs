@@ -118,6 +118,12 @@ impl Redis {
         users.iter().map(|user| of(&state, user)).collect()
     }
 
+    /// Every entry of this user, with its device.
+    pub fn devices(&self, user: UserId) -> Vec<(DeviceName, Registration)> {
+        let state = self.state.lock();
+        state.users.get(&user).into_iter().flatten().map(|(device, entry)| (device.clone(), *entry)).collect()
+    }
+
     /// What these users' entries were in the replica.
     pub fn old_entries(&self, users: &[UserId]) -> Vec<Vec<Registration>> {
         let saved = self.saved.lock();

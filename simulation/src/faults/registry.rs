@@ -61,9 +61,18 @@ impl Registry for FaultyRegistry {
         if replaced.is_some_and(|replaced| replaced.node != node) {
             self.sim.saw("device attached while its older session lives elsewhere");
         }
-        let entries = self.redis.entries(&[user]).into_iter().flatten();
-        let others = entries.filter(|entry| entry.counter < registration.counter && !self.members.is_void(*entry)).count();
-        self.go(Registered { registration, replaced, others }).await
+        self.go(Registered { registration, replaced }).await
+    }
+
+    // no user of the simulation has so many devices
+    async fn register_within(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+        _devices_max: usize,
+    ) -> Result<Option<Registered>, RegistryError> {
+        self.register(user, device, node).await.map(Some)
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {
@@ -73,6 +82,11 @@ impl Registry for FaultyRegistry {
             self.sim.saw("old connection's late goodbye");
         }
         self.go(answer).await
+    }
+
+    async fn entries(&self, user: UserId) -> Result<Vec<(DeviceName, Registration)>, RegistryError> {
+        self.come("before looking at a user's entries").await?;
+        self.go(self.redis.devices(user)).await
     }
 
     async fn nodes(&self, users: &[UserId]) -> Result<Vec<Nodes>, RegistryError> {

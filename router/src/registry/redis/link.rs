@@ -135,8 +135,8 @@ impl RedisLink {
         self.in_time(answer).await
     }
 
-    /// A script over many keys, one call for each, together within the call timeout. The script must be idempotent: after a server has
-    /// forgotten it all calls are made again.
+    /// A script over many keys, one call for each, together within the call timeout. After a server has
+    /// forgotten the script all calls are made again, so what is done twice must be what is done once; or, as for a charge, cost no more than a wait.
     pub(crate) async fn scripts(&self, script: &Script, calls: &[(String, Vec<String>)]) -> Result<Vec<Value>, RegistryError> {
         let commands = |make: fn(&Script, &[&str], &[&str]) -> Cmd| -> Vec<Cmd> {
             let one = |(key, arguments): &(String, Vec<String>)| {

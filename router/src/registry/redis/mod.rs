@@ -10,7 +10,8 @@
 //! that time, and after each loss, by [`Registry::register_all`].
 //!
 //! **A registration whose answer is late** (the caller has gone on without) may still take effect: it then names a session that doesn't
-//! hold it. That costs a push into the void until the next registration of that device.
+//! hold it. That costs a push into the void, by which the gateway learns of it
+//! and removes it ([`Registry::entries`]).
 
 mod config;
 mod connection;
@@ -33,7 +34,7 @@ pub(crate) use link::KEPT_S;
 pub use link::RedisLink;
 pub(crate) use script::Script;
 
-use super::{NodeId, Nodes, Rate, Registered, Registration, Registry, RegistryError};
+use super::{Budgets, NodeId, Nodes, Rate, Registered, Registration, Registry, RegistryError};
 use crate::members::{Members, Role};
 
 /// Buried boots that are remembered here; the oldest is forgotten first. In Redis they are kept as long as a silent member.
@@ -187,21 +188,51 @@ fn registration_of(text: &str) -> Option<Registration> {
 #[async_trait]
 impl Registry for RedisRegistry {
     async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
+        let registered = self.register_within(user, device, node, usize::MAX).await?;
+        registered.ok_or_else(|| RegistryError("there is no room for one more device".into()))
+    }
+
+    async fn register_within(
+        &self,
+        user: UserId,
+        device: &DeviceName,
+        node: NodeId,
+        devices_max: usize,
+    ) -> Result<Option<Registered>, RegistryError> {
         self.refuse_buried(node)?;
-        let highest = self.highest.load(Ordering::Relaxed).to_string();
-        let arguments = [device.as_str(), &text_of_node(node), &highest, &KEPT_S.to_string()];
-        let answer = self.link.script(&self.scripts.register, &[&self.key(user)], &arguments).await?;
-        let (counter, replaced, entries): (u64, String, Vec<String>) = parsed(answer)?;
-        self.met(counter);
-        let entries = entries.iter().filter_map(|text| registration_of(text));
-        let others = entries.filter(|entry| entry.counter < counter && !self.is_void(*entry)).count();
-        Ok(Registered { registration: Registration { node, counter }, replaced: registration_of(&replaced), others })
+        let (key, highest) = (self.key(user), self.highest.load(Ordering::Relaxed).to_string());
+        let arguments = [device.as_str(), &text_of_node(node), &highest, &KEPT_S.to_string(), &devices_max.to_string()];
+        // once more when entries of dead boots were in the way
+        for _ in 0..2 {
+            let answer = self.link.script(&self.scripts.register, &[&key], &arguments).await?;
+            let (counter, replaced, others): (String, String, Vec<String>) = parsed(answer)?;
+            if !counter.is_empty() {
+                let counter = counter.parse().map_err(|_| unreadable())?;
+                self.met(counter);
+                let replaced = registration_of(&replaced);
+                return Ok(Some(Registered { registration: Registration { node, counter }, replaced }));
+            }
+            let is_void = |text: &String| registration_of(text).is_some_and(|registration| self.is_void(registration));
+            let void: Vec<_> = others.into_iter().filter(is_void).collect();
+            if void.is_empty() {
+                break;
+            }
+            self.link.scripts(&self.scripts.sweep, &[(key.clone(), void)]).await?;
+        }
+        Ok(None)
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {
         let arguments = [device.as_str(), &text_of(registration)];
         let answer = self.link.script(&self.scripts.remove, &[&self.key(user)], &arguments).await?;
         parsed::<u64>(answer).map(|gone| gone > 0)
+    }
+
+    async fn entries(&self, user: UserId) -> Result<Vec<(DeviceName, Registration)>, RegistryError> {
+        let answer = self.link.one(redis::cmd("HGETALL").arg(self.key(user))).await?;
+        let texts: Vec<(String, String)> = parsed(answer)?;
+        let entry = |(device, text): &(String, String)| Some((device.parse().ok()?, registration_of(text)?));
+        Ok(texts.iter().filter_map(entry).collect())
     }
 
     async fn nodes(&self, users: &[UserId]) -> Result<Vec<Nodes>, RegistryError> {
@@ -271,31 +302,24 @@ impl Registry for RedisRegistry {
         }
         Ok(all)
     }
+}
 
+#[async_trait]
+impl Budgets for RedisRegistry {
     fn gateways(&self) -> usize {
         self.members.view().live(Role::Gateway).len().max(1)
     }
 
-    // a Redis that has forgotten the script may charge a part of them twice: that costs them one wait
     async fn charge(&self, rate: Rate, within: Duration, used: &[(UserId, u32)]) -> Result<Vec<Duration>, RegistryError> {
         let each_us = 1_000_000 / u64::from(rate.per_s.max(1));
-        let text = |number: u64| number.to_string();
-        let calls: Vec<_> = used
-            .iter()
-            .map(|(user, used)| {
-                let in_advance = each_us * u64::from(rate.burst);
-                let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
-                let arguments = vec![text(each_us * u64::from(*used)), text(within_us), text(in_advance)];
-                (format!("{}:{}", self.key(*user), rate.name), arguments)
-            })
-            .collect();
-        let mut overdrawn = Vec::with_capacity(used.len());
-        for chunk in calls.chunks(RESTORE_CHUNK) {
-            for answer in self.link.scripts(&self.scripts.charge, chunk).await? {
-                overdrawn.push(Duration::from_micros(parsed(answer)?));
-            }
-        }
-        Ok(overdrawn)
+        let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        let call = |(user, used): &(UserId, u32)| {
+            let amounts = [each_us * u64::from(*used), within_us, each_us * u64::from(rate.burst)];
+            (format!("{}:{}", self.key(*user), rate.name), amounts.map(|us| us.to_string()).to_vec())
+        };
+        let calls: Vec<_> = used.iter().map(call).collect();
+        let answers = self.link.scripts(&self.scripts.charge, &calls).await?;
+        answers.into_iter().map(|answer| parsed(answer).map(Duration::from_micros)).collect()
     }
 }
 

@@ -29,14 +29,17 @@ fn call(name: &str, script: &str, keys: &[&str], arguments: &[&str]) -> Cmd {
     redis::cmd(name).arg(script).arg(keys.len()).arg(keys).arg(arguments).to_owned()
 }
 
-/// `KEYS` user; `ARGV` device, place, highest counter the caller has seen, seconds kept. Enters the device in place of what was there; returns
-/// the counter, what was replaced, and all entries there are now. The counter is the larger of the time, the old entry's + 1 and the caller's + 1 (a hybrid logical
+/// `KEYS` user; `ARGV` device, place, highest counter the caller has seen, seconds kept, devices the user may have. Enters the device in place of what was
+/// there; returns the counter and what was replaced. If it was not there and there are so many others: nothing, nothing, and those. The counter is the larger of the time, the old entry's + 1 and the caller's + 1 (a hybrid logical
 /// clock): it grows for each device though the entry was removed, Redis was flushed, or its clock went back.
 pub(super) const REGISTER: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local counter = now
 local old = redis.call('HGET', KEYS[1], ARGV[1])
+if not old and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then
+  return {'', '', redis.call('HVALS', KEYS[1])}
+end
 local past = old and tonumber(string.match(old, ':(%d+)$') or '0') or 0
 if past >= counter then counter = past + 1 end
 if tonumber(ARGV[3]) >= counter then counter = tonumber(ARGV[3]) + 1 end
@@ -44,7 +47,7 @@ if counter > 9000000000000000 then counter = now end
 local text = string.format('%.0f', counter)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. text)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return {text, old or '', redis.call('HVALS', KEYS[1])}
+return {text, old or '', {}}
 ";
 
 /// `KEYS` user; `ARGV` pairs of device and entry. Removes each entry that is exactly this; says how many were.
@@ -59,7 +62,7 @@ end
 return gone
 ";
 
-/// `KEYS` an account; `ARGV` what is charged, the time it was used in, what may be drawn in advance: microseconds. Returns by how much the account is
+/// `KEYS` a budget; `ARGV` what is charged, the time it was used in, what may be drawn in advance: microseconds. Returns by how much the budget is
 /// overdrawn now. It holds the time at which everything drawn is paid (GCRA's theoretical arrival time), at most a minute ahead.
 pub(super) const CHARGE: &str = r"
 local t = redis.call('TIME')
