@@ -63,27 +63,30 @@ async fn enter(node: &Gateway) -> Result<(), RegistryError> {
         let ours = |one: &Entered| Registration { node: node.node, counter: one.counter };
         let entries: Vec<_> = batch.iter().map(|one| (one.user, one.device.clone(), ours(one))).collect();
         let stand = node.ports.registry.register_all(&entries).await;
-        // who left meanwhile: its entry was perhaps put back behind it
-        batch.iter().filter(|one| one.outbox.is_gone()).for_each(|one| node.sessions.doubt(one.user));
-        for (one, stands) in batch.iter().zip(stand?).filter(|(one, stands)| *stands != ours(one)) {
+        let stands = batch.iter().zip(stand.iter().flatten());
+        for (one, stands) in stands.filter(|(one, stands)| **stands != ours(one)) {
             if stands.node == node.node {
                 // of an attach whose answer did not come
-                if one.outbox.answer(Answer::Registered(stands)).is_some() {
-                    node.sessions.doubt(one.user);
-                }
+                one.outbox.answer(Answer::Registered(*stands));
             } else {
                 // the device is at another node now
                 one.outbox.close(CloseCode::Superseded);
             }
         }
+        // who left meanwhile: its entry was perhaps put back behind it
+        batch.iter().filter(|one| one.outbox.is_gone()).for_each(|one| node.sessions.doubt(one.user));
+        stand?;
         sleep(PACE).await;
     }
     for one in &unregistered {
         let registered = node.ports.registry.register(one.user, &one.device, node.node).await;
-        let answer = |Registered { registration, .. }| one.outbox.answer(Answer::Registered(registration));
-        if !matches!(registered.map(answer)?, None) {
+        if let Ok(Registered { registration, .. }) = registered {
+            one.outbox.answer(Answer::Registered(registration));
+        }
+        if one.outbox.is_gone() {
             node.sessions.doubt(one.user);
         }
+        registered?;
     }
     metrics::entered(registered.len() + unregistered.len());
     // what was pushed while there were no entries went nowhere

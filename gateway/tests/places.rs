@@ -36,7 +36,7 @@ struct Book {
 
 impl Book {
     fn write(&self, user: UserId, device: &str, node: NodeId, counter: u64) {
-        self.entries.lock().insert((user, device.parse().unwrap()), Registration { node, counter });
+        self.entries.lock().insert((user, device.parse().expect("the test stands")), Registration { node, counter });
     }
 
     fn of(&self, user: UserId) -> Vec<(String, NodeId)> {
@@ -109,20 +109,20 @@ impl World {
         let book = Arc::new(Book::default());
         let ports = Ports { registry: book.clone(), ..without_engines::ports() };
         let config = Config { sockets_per_user: 2, ..Config::default() };
-        Self { gateway: without_engines::gateway_with(config, ports), book, user: UserId::new(1).unwrap() }
+        Self { gateway: without_engines::gateway_with(config, ports), book, user: UserId::new(1).expect("the test stands") }
     }
 
     /// A connection of a device that has said hello.
     async fn hello(&self, device: &str) -> DuplexStream {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let claims = Claims::new(self.user, Some(device.parse().unwrap()), now_ms() / 1000);
+        let claims = Claims::new(self.user, Some(device.parse().expect("the test stands")), now_ms() / 1000);
         let node = Arc::clone(&self.gateway);
         let handler = Client::new(node, IpAddr::V4(Ipv4Addr::LOCALHOST), Encoding::Json, Some(Box::new(claims)));
         self.gateway.sockets.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(Connection::new(server, handler, 65_536, Vec::new()));
         let text = br#"{"type":"hello"}"#;
         // a mask of zeros changes nothing
-        client.write_all(&[&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0][..], text].concat()).await.unwrap();
+        client.write_all(&[&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0][..], text].concat()).await.expect("the test stands");
         client
     }
 
@@ -151,7 +151,8 @@ async fn says<'a>(client: &mut DuplexStream, words: &[&'a str]) -> &'a str {
             return word;
         }
         let mut bytes = [0; 1024];
-        let got = tokio::time::timeout(PATIENCE, client.read(&mut bytes)).await.expect("it says something").unwrap();
+        let got =
+            tokio::time::timeout(PATIENCE, client.read(&mut bytes)).await.expect("it says something").expect("the test stands");
         assert!(got > 0, "ended before {words:?}: {seen}");
         seen.push_str(&String::from_utf8_lossy(&bytes[..got]));
     }
@@ -213,7 +214,7 @@ async fn a_registry_that_was_set_back_is_found_out() {
     assert_eq!(says(&mut let_in, &[LIVE, TOO_MANY]).await, LIVE);
 
     // and so is who is pushed to and not here
-    let other = UserId::new(2).unwrap();
+    let other = UserId::new(2).expect("the test stands");
     world.book.write(other, "old", HERE, 6);
     world.gateway.sessions.push(HERE, vec![event_of(other)]);
     goodbyes::settle(&world.gateway).await;
@@ -221,11 +222,11 @@ async fn a_registry_that_was_set_back_is_found_out() {
 }
 
 fn event_of(owner: UserId) -> Push {
-    let sender = UserId::new(3).unwrap();
+    let sender = UserId::new(3).expect("the test stands");
     let identity = Identity {
         sender,
         conversation: ConversationId::direct(owner, sender),
-        id: MessageId::new(uuid::Uuid::now_v7()).unwrap(),
+        id: MessageId::new(uuid::Uuid::now_v7()).expect("the test stands"),
     };
     let record = Record { identity, content: Content::Text("hi".to_owned()), reply_to: None, at_ms: 1 };
     let body = EventBody::Message(Arc::new(Message::new(record, Position::new(1, 1))));
