@@ -33,6 +33,7 @@ pub(crate) fn rows() -> Vec<Row> {
         scene(43, Plain, "FIN, RST and silence in mid frame", broken_off, ""),
         scene(55, Plain, "comes out as it went in", as_it_went_in, ""),
         scene(68, Plain, "ahead, of another epoch", cursors, ""),
+        scene(58, Plain, "again and again, with a cursor that is no good", hello_without_end, ""),
         scene(69, Plain, "the newer closes the older", one_device_twice, &closed(4409)),
         scene(83, Narrow, "slowed, then cut", a_flood_of_sends, &closed(4429)),
         scene(99, Plain, "twenty at once", pages_not_read, ""),
@@ -75,6 +76,19 @@ fn a_slow_body(server: &Server) {
 
 fn no_hello(server: &Server) {
     assert_eq!(Raw::upgrade(server.address(), &[]).close_code(), Some(4401));
+}
+
+/// Each is answered with a resync, which allows the next; all in one write. It ends, whichever of the two limits is met.
+fn hello_without_end(server: &Server) {
+    let mut raw = Raw::upgrade(server.address(), &[]);
+    let ahead = client_frame(0x81, hello(server, USER, r#","device":"again","cursor":999999"#).as_bytes());
+    // the server may close while it is still being written to
+    let _ = raw.write(&ahead.repeat(500));
+    let code = raw.close_code();
+    assert!(matches!(code, Some(4400 | 4429)), "{code:?}");
+    let mut good = Raw::upgrade(server.address(), &[]);
+    good.text(&hello(server, USER, r#","device":"again""#));
+    good.until("\"live\"");
 }
 
 fn one_id_many_times(server: &Server) {
