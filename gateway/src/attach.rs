@@ -9,6 +9,7 @@ use protocol::{DeviceName, Seq, UserId};
 use router::registry::{NodeId, Registered, Registration, Registry};
 use storage::store::{Head, Place, Slice, Store, StoreError};
 
+use crate::deliver::TooMany;
 use crate::known::Known;
 
 /// The registry is waited for this long; without it events come by the periodic comparison of heads.
@@ -94,15 +95,12 @@ pub async fn attach(
         (Ok((epoch, start)), _) => Ok(Attached { registered, epoch, start }),
         (Err(why), None) => Err(why),
         (Err(why), Some(Registered { registration, .. })) => {
-            // the next try registers anew; if there is none, nothing stays behind (or it dies with the node's lease)
+            // the next try registers anew; if there is none, nothing stays behind, or its user is doubted
             let _ = registry.deregister(request.user, &request.device, registration).await;
             Err(why)
         }
     }
 }
-
-/// The user has too many other devices.
-struct TooMany;
 
 async fn register(registry: &dyn Registry, node: NodeId, request: &Attach) -> Result<Option<Registered>, TooMany> {
     let registered = registry.register_within(request.user, &request.device, node, request.devices_max);

@@ -1,6 +1,6 @@
 //! A rate that a user has in the whole cluster. Each node limits by itself, which costs nothing; who uses more than its share here is charged for it
-//! once a second, to one budget of all nodes in the registry, and waits while that is overdrawn. So a user on many nodes is held to one rate within
-//! about a second, at most a quarter above it, and sends ask nobody. Without the registry each node's own limit is what is left.
+//! once a second, to one budget of all nodes in the registry, and waits while that is overdrawn. So a user on many nodes is held to one rate, and sends ask
+//! nobody: how near to it, docs/decisions/0017. Without the registry each node's own limit is what is left.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +13,10 @@ use crate::metrics;
 
 /// How often users are charged.
 const EVERY: Duration = Duration::from_secs(1);
-/// All nodes together may leave a rate's so manieth part uncharged.
+/// All nodes together leave at most a rate divided by this uncharged.
 const UNCHARGED: usize = 4;
 /// Users that are remembered for a second; of more a node limits by itself.
 const USERS_MAX: usize = 100_000;
-
 /// Users charged by one call.
 const CHARGED_MAX: usize = 256;
 
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overdrawn_account_says_when_it_stands_again() {
+    fn an_overdrawn_budget_says_when_it_stands_again() {
         let (rate, now) = (rate(), Instant::now());
         assert_eq!(rate.check(user(1), now), Ok(()));
         rate.overdrawn.insert(user(1), now + SECOND);

@@ -28,10 +28,6 @@ struct Slow {
 
 #[async_trait]
 impl Registry for Slow {
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
-        self.inner.register(user, device, node).await
-    }
-
     async fn register_within(
         &self,
         user: UserId,

@@ -54,10 +54,6 @@ impl Book {
 
 #[async_trait]
 impl Registry for Book {
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
-        Ok(self.register_within(user, device, node, usize::MAX).await?.expect("there is room"))
-    }
-
     async fn register_within(
         &self,
         user: UserId,

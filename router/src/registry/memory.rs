@@ -47,7 +47,18 @@ impl MemoryRegistry {
         self.users.clear();
     }
 
-    fn enter(
+    fn is_buried(&self, node: NodeId) -> bool {
+        self.buried.read().contains(&node)
+    }
+}
+
+fn hash_of(device: &DeviceName) -> u64 {
+    xxh3_64(device.as_str().as_bytes())
+}
+
+#[async_trait]
+impl Registry for MemoryRegistry {
+    async fn register_within(
         &self,
         user: UserId,
         device: &DeviceName,
@@ -71,32 +82,6 @@ impl MemoryRegistry {
         }
         entries.push(Entry { device, registration });
         Ok(Some(Registered { registration, replaced: None }))
-    }
-
-    fn is_buried(&self, node: NodeId) -> bool {
-        self.buried.read().contains(&node)
-    }
-}
-
-fn hash_of(device: &DeviceName) -> u64 {
-    xxh3_64(device.as_str().as_bytes())
-}
-
-#[async_trait]
-impl Registry for MemoryRegistry {
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
-        let registered = self.enter(user, device, node, usize::MAX)?;
-        registered.ok_or_else(|| RegistryError("there is no room for one more device".into()))
-    }
-
-    async fn register_within(
-        &self,
-        user: UserId,
-        device: &DeviceName,
-        node: NodeId,
-        devices_max: usize,
-    ) -> Result<Option<Registered>, RegistryError> {
-        self.enter(user, device, node, devices_max)
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {

@@ -51,12 +51,8 @@ pub struct RegistryError(pub String);
 /// Which user is on which node.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    /// Enters a device on a node, in place of whatever was there (the newest wins), in one step. When this has returned, every later
-    /// [`Self::nodes`] sees the entry.
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError>;
-
-    /// The same, unless the user has so many other devices entered, on whichever node, and this one is not entered at all. Nothing: then, and it is not
-    /// entered. In one step too: of those who come at once no more are let in.
+    /// Enters a device on a node, in place of whatever was there (the newest wins), in one step; unless it was not there at all and the user has so many
+    /// other devices, on whichever node: then nothing, and it is not entered. When this has returned, every later [`Self::nodes`] sees the entry.
     async fn register_within(
         &self,
         user: UserId,
@@ -64,6 +60,12 @@ pub trait Registry: Send + Sync + 'static {
         node: NodeId,
         devices_max: usize,
     ) -> Result<Option<Registered>, RegistryError>;
+
+    /// The same for one who is let in whatever else is there.
+    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
+        let registered = self.register_within(user, device, node, usize::MAX).await?;
+        registered.ok_or_else(|| RegistryError("there is no room for one more device".into()))
+    }
 
     /// Removes exactly this entry; a newer one stays. Says whether it was there.
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError>;

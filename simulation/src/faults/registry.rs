@@ -53,17 +53,6 @@ impl FaultyRegistry {
 
 #[async_trait]
 impl Registry for FaultyRegistry {
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
-        self.come("before registering").await?;
-        let (registration, replaced) = self.redis.register(user, device, node, self.highest.load(Ordering::Relaxed));
-        self.met(registration);
-        let replaced = replaced.filter(|replaced| !self.members.is_void(*replaced));
-        if replaced.is_some_and(|replaced| replaced.node != node) {
-            self.sim.saw("device attached while its older session lives elsewhere");
-        }
-        self.go(Registered { registration, replaced }).await
-    }
-
     // no user of the simulation has so many devices
     async fn register_within(
         &self,
@@ -72,7 +61,14 @@ impl Registry for FaultyRegistry {
         node: NodeId,
         _devices_max: usize,
     ) -> Result<Option<Registered>, RegistryError> {
-        self.register(user, device, node).await.map(Some)
+        self.come("before registering").await?;
+        let (registration, replaced) = self.redis.register(user, device, node, self.highest.load(Ordering::Relaxed));
+        self.met(registration);
+        let replaced = replaced.filter(|replaced| !self.members.is_void(*replaced));
+        if replaced.is_some_and(|replaced| replaced.node != node) {
+            self.sim.saw("device attached while its older session lives elsewhere");
+        }
+        self.go(Some(Registered { registration, replaced })).await
     }
 
     async fn deregister(&self, user: UserId, device: &DeviceName, registration: Registration) -> Result<bool, RegistryError> {

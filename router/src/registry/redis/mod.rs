@@ -13,6 +13,7 @@
 //! hold it. That costs a push into the void, by which the gateway learns of it
 //! and removes it ([`Registry::entries`]).
 
+mod budgets;
 mod config;
 mod connection;
 mod link;
@@ -21,7 +22,6 @@ mod script;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::counter;
@@ -34,8 +34,8 @@ pub(crate) use link::KEPT_S;
 pub use link::RedisLink;
 pub(crate) use script::Script;
 
-use super::{Budgets, NodeId, Nodes, Rate, Registered, Registration, Registry, RegistryError};
-use crate::members::{Members, Role};
+use super::{NodeId, Nodes, Registered, Registration, Registry, RegistryError};
+use crate::members::Members;
 
 /// Buried boots that are remembered here; the oldest is forgotten first. In Redis they are kept as long as a silent member.
 const BURIED_MAX: usize = 1024;
@@ -187,11 +187,6 @@ fn registration_of(text: &str) -> Option<Registration> {
 
 #[async_trait]
 impl Registry for RedisRegistry {
-    async fn register(&self, user: UserId, device: &DeviceName, node: NodeId) -> Result<Registered, RegistryError> {
-        let registered = self.register_within(user, device, node, usize::MAX).await?;
-        registered.ok_or_else(|| RegistryError("there is no room for one more device".into()))
-    }
-
     async fn register_within(
         &self,
         user: UserId,
@@ -301,25 +296,6 @@ impl Registry for RedisRegistry {
             all.extend(stands);
         }
         Ok(all)
-    }
-}
-
-#[async_trait]
-impl Budgets for RedisRegistry {
-    fn gateways(&self) -> usize {
-        self.members.view().live(Role::Gateway).len().max(1)
-    }
-
-    async fn charge(&self, rate: Rate, within: Duration, used: &[(UserId, u32)]) -> Result<Vec<Duration>, RegistryError> {
-        let each_us = 1_000_000 / u64::from(rate.per_s.max(1));
-        let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
-        let call = |(user, used): &(UserId, u32)| {
-            let amounts = [each_us * u64::from(*used), within_us, each_us * u64::from(rate.burst)];
-            (format!("{}:{}", self.key(*user), rate.name), amounts.map(|us| us.to_string()).to_vec())
-        };
-        let calls: Vec<_> = used.iter().map(call).collect();
-        let answers = self.link.scripts(&self.scripts.charge, &calls).await?;
-        answers.into_iter().map(|answer| parsed(answer).map(Duration::from_micros)).collect()
     }
 }
 
